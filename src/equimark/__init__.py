@@ -1,0 +1,1 @@
+"""Equimark learns the landmarks of an object category from unlabelled images."""

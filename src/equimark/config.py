@@ -1,0 +1,294 @@
+"""What a run is: one frozen, typed object, read from a recipe, a file or the command line.
+
+Unknown keys are errors that name the nearest known one; impossible values are refused when the object is made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from .geometry import Frame
+from .pairs import PairSpec
+
+Method = Literal["sparse", "dense", "dve"]
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message says what was given, what is wanted and the way out."""
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """Which network, and what becomes of its last layer.
+
+    Args:
+        name: ``smallnet`` or ``hourglass``.
+        channels: of the descriptors (C); for a sparse run the number of landmarks (K).
+        vector_length: descriptors are scaled to this length; raw if absent.
+    """
+
+    name: Literal["smallnet", "hourglass"] = "smallnet"
+    channels: int = 64
+    vector_length: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.channels < 1:
+            raise ValueError(f"channels (descriptor length or number of landmarks) must be at least 1: {self.channels}")
+        if self.vector_length is not None and self.vector_length <= 0:
+            raise ValueError(f"vector_length must be positive, or null for raw vectors: {self.vector_length}")
+
+
+@dataclass(frozen=True)
+class ObjectiveSpec:
+    """Constants of the objectives.
+
+    Args:
+        power: of the distance in the dense objectives; 1 as printed, 0.5 as released.
+        gamma: weight of the diversity, on the alignment summed over landmarks in squared input pixels.
+        window: side of the sum pooling before the diversity, in cells.
+    """
+
+    power: float = 0.5
+    gamma: float = 500.0
+    window: int = 5
+
+    def __post_init__(self) -> None:
+        if self.power <= 0 or self.gamma < 0 or self.window < 1:
+            raise ValueError(f"power must be positive, gamma not negative and window at least 1: {self}")
+
+
+@dataclass(frozen=True)
+class OptimiserSpec:
+    """Adam and its schedule.
+
+    Args:
+        lr: learning rate (the peak, for ``one-cycle``).
+        bias_lr: learning rate of the biases of convolutions; the same as the rest if absent.
+        weight_decay: L2 penalty.
+        amsgrad: keep the largest second moment seen.
+        schedule: ``step`` multiplies by 0.1 at each milestone; ``one-cycle`` rises over the first 30 % and
+            falls to nothing; ``constant``.
+        milestones: as fractions of the whole run, so that a run of any length has the recipe's shape.
+    """
+
+    lr: float = 1e-3
+    bias_lr: float | None = None
+    weight_decay: float = 0.0
+    amsgrad: bool = True
+    schedule: Literal["step", "one-cycle", "constant"] = "step"
+    milestones: tuple[float, ...] = (0.7, 0.9)
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0 or self.weight_decay < 0:
+            raise ValueError(f"lr must be positive and weight_decay not negative: {self}")
+        if not all(0 < m < 1 for m in self.milestones):
+            raise ValueError(f"milestones are fractions of the run between 0 and 1: {self.milestones}")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a training run, apart from the images.
+
+    Args:
+        method: ``sparse`` (2017), ``dense`` (Dense3D) or ``dve``.
+        network: see :class:`NetworkSpec`.
+        frame: the square in which the network sees an image.
+        pairs: how a frame becomes a training pair.
+        objective: constants of the objective.
+        optimiser: and its schedule.
+        steps: length of the run; if absent, ``epochs`` passes over the images.
+        epochs: length of the run when ``steps`` is absent.
+        batch_size: pairs per step, over all processes.
+        seed: of weights, order, warps and photometric change, each with a generator of its own.
+        precision: of the networks: ``no`` (float32), ``bf16`` or ``fp16``.
+        log_every: steps between lines of the log.
+        save_every: steps between saved states.
+    """
+
+    method: Method = "dve"
+    network: NetworkSpec = field(default_factory=NetworkSpec)
+    frame: Frame = field(default_factory=Frame)
+    pairs: PairSpec = field(default_factory=PairSpec)
+    objective: ObjectiveSpec = field(default_factory=ObjectiveSpec)
+    optimiser: OptimiserSpec = field(default_factory=OptimiserSpec)
+    steps: int | None = None
+    epochs: int = 100
+    batch_size: int = 32
+    seed: int = 0
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    log_every: int = 20
+    save_every: int = 500
+
+    def __post_init__(self) -> None:
+        self.pairs.crop_size(self.frame.size)
+        counts = {"epochs": self.epochs, "log_every": self.log_every, "save_every": self.save_every}
+        counts |= {"batch_size": self.batch_size, "steps": 1 if self.steps is None else self.steps}
+        for key, count in counts.items():
+            if count < 1:
+                raise ValueError(f"{key} must be at least 1, got {count}")
+        if self.method == "dve" and self.batch_size < 2:
+            raise ValueError("batch_size must be at least 2 for dve: the auxiliary image comes from the batch")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, got {self.seed}")
+
+    def resolve_steps(self, images: int) -> int:
+        """Length of the run on that many images."""
+        return self.steps if self.steps is not None else max(1, self.epochs * images // self.batch_size)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named configuration and what is known about it.
+
+    Args:
+        name: of the recipe.
+        settings: the keys of :class:`RunConfig` that it sets, nested.
+        about: ``title``, ``data`` and ``expected``, for people.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    about: dict[str, str]
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(f.name.removesuffix(".yaml") for f in _recipe_folder().iterdir() if f.name.endswith(".yaml"))
+
+
+def load_recipe(name_or_file: str) -> Recipe:
+    """A recipe of the package by name, or a YAML file. ``base:`` in it names the recipe that it changes.
+
+    Raises:
+        ConfigError: if there is no such recipe, or it is not a mapping.
+    """
+    if name_or_file.endswith((".yaml", ".yml")):
+        path = Path(name_or_file)
+        if not path.is_file():
+            raise ConfigError(f"there is no recipe file {path}")
+        text, name = path.read_text(encoding="utf-8"), path.stem
+    elif name_or_file in recipe_names():
+        text, name = (_recipe_folder() / f"{name_or_file}.yaml").read_text(encoding="utf-8"), name_or_file
+    else:
+        raise ConfigError(
+            f"unknown recipe {name_or_file!r}{_nearest(name_or_file, recipe_names())}; "
+            "`equimark recipes` lists them, and a file must end in .yaml"
+        )
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name_or_file} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{name_or_file} must hold a mapping of configuration keys")
+    about, base = content.pop("about", {}), content.pop("base", None)
+    if base is None:
+        return Recipe(name, content, about)
+    parent = load_recipe(base)
+    return Recipe(name, _merge(parent.settings, content), parent.about | about)
+
+
+def _recipe_folder() -> Any:
+    return resources.files("equimark") / "recipes"
+
+
+def make_config(settings: Mapping[str, Any]) -> RunConfig:
+    """The configuration with these settings, nested mappings or dotted keys; the rest are defaults.
+
+    Raises:
+        ConfigError: for an unknown key or an impossible value.
+    """
+    nested: dict[str, Any] = {}
+    for key, value in settings.items():
+        nested = _merge(nested, _nest(key, value))
+    known = set(config_keys())
+    for key in _leaves(nested):
+        if key not in known:
+            raise ConfigError(f"unknown configuration key {key!r}{_nearest(key, known)}")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(RunConfig, fail_untyped=True)
+    try:
+        namespace = parser.instantiate_classes(parser.parse_object(nested))
+        return RunConfig(**_arguments(namespace))
+    except (ArgumentError, ValueError, TypeError) as error:
+        raise ConfigError(explain(error)) from None
+
+
+def _arguments(namespace: Namespace) -> dict[str, Any]:
+    return {f.name: namespace[f.name] for f in dataclasses.fields(RunConfig)}
+
+
+def explain(error: Exception) -> str:
+    """The part of a parser's message that speaks of the value."""
+    lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines)
+
+
+def config_keys(kind: type = RunConfig, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all configuration keys."""
+    hints = {f.name: f for f in dataclasses.fields(kind)}
+    defaults = kind()
+    for name in hints:
+        value = getattr(defaults, name)
+        if dataclasses.is_dataclass(value):
+            yield from config_keys(type(value), f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def to_mapping(config: RunConfig) -> dict[str, Any]:
+    """All keys, nested, as plain YAML values."""
+    return cast(dict[str, Any], _plain(dataclasses.asdict(config)))
+
+
+def differing_keys(a: RunConfig, b: RunConfig) -> list[str]:
+    """Dotted keys in which two configurations differ, with both values."""
+    left, right = dict(_flatten(to_mapping(a))), dict(_flatten(to_mapping(b)))
+    return [f"{key}: {left[key]} -> {right[key]}" for key in left if left[key] != right[key]]
+
+
+def _nest(dotted: str, value: Any) -> dict[str, Any]:
+    *outer, last = dotted.split(".")
+    nested = {last: value}
+    for part in reversed(outer):
+        nested = {part: nested}
+    return nested
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(v) for key, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (tuple, list)) else value
+
+
+def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in mapping.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _leaves(mapping: Mapping[str, Any]) -> list[str]:
+    return [key for key, _ in _flatten(mapping)]
+
+
+def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _nearest(word: str, known: Any) -> str:
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.4)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""

@@ -1,0 +1,195 @@
+"""Metrics, and the papers' protocols that produce them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from . import geometry, matching
+from .geometry import Frame, Placement
+from .model import LandmarkModel, ModelError, batches
+from .pairs import WarpPair, draw_warps
+from .warps import PRESETS
+
+REFERENCE_SIDE = 70.0  # errors of the matching protocol are given in pixels of a 70 x 70 frame
+MatchingVariant = Literal["cells", "upsampled"]
+Points = NDArray[np.float64]
+
+
+def distances(predicted: Points, truth: Points) -> Points:
+    """Euclidean distances (...) of points (..., 2); NaN where the truth is NaN."""
+    return np.linalg.norm(np.asarray(predicted) - np.asarray(truth), axis=-1)
+
+
+def error_iod_percent(predicted: Points, truth: Points, eyes: tuple[int, int]) -> float:
+    """Mean distance as a share of the distance between two landmarks, in % (DVE tables 2-3).
+
+    Args:
+        predicted: (N, K, 2).
+        truth: (N, K, 2); landmarks that are NaN do not count, nor images without both eyes.
+        eyes: indices of the two landmarks: 0 and 1 of the five points, 36 and 45 of the 68.
+    """
+    between = distances(truth[:, eyes[0]], truth[:, eyes[1]])
+    return 100 * float(np.nanmean(distances(predicted, truth) / between[:, None]))
+
+
+def error_px(predicted: Points, truth: Points) -> float:
+    """Mean distance in pixels over the visible landmarks."""
+    return float(np.nanmean(distances(predicted, truth)))
+
+
+@dataclass(frozen=True)
+class AnnotatedFrames:
+    """Images in a model's frame, with their landmarks there.
+
+    Args:
+        frames: (N, 3, S, S) uint8.
+        points: (N, K, 2) in pixels of the frames; NaN where not visible.
+    """
+
+    frames: Tensor
+    points: Points
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+@dataclass(frozen=True)
+class MatchingResult:
+    """Errors in pixels of a 70 x 70 frame; rows are pairs of images, columns landmarks; NaN where not in view.
+
+    Args:
+        same_identity: (P, K), between two warps of one image.
+        different_identity: (P, K), between two images.
+    """
+
+    same_identity: Points
+    different_identity: Points
+
+    def metrics(self) -> dict[str, float]:
+        """The two figures of DVE table 1."""
+        return {
+            "same_identity_px": float(np.nanmean(self.same_identity)),
+            "different_identity_px": float(np.nanmean(self.different_identity)),
+        }
+
+
+def evaluate_matching(
+    model: LandmarkModel, data: AnnotatedFrames, *, variant: MatchingVariant = "cells", seed: int = 0
+) -> MatchingResult:
+    """Matching between two warps of an image and between two images (DVE section 4.1, table 1).
+
+    Images are taken two at a time in their order. Both are warped (preset ``dve-evaluation``) and cropped
+    by the run's margin; the descriptor at each landmark of the first is looked for in another warp of the
+    first and in a warp of the second.
+
+    Args:
+        model: with descriptors.
+        data: annotated images; an odd last one is left out.
+        variant: ``cells`` as released with DVE: the descriptor of the cell nearest to the landmark, dot
+            products, the cell of the maximum. ``upsampled`` as in newer papers: descriptors enlarged to
+            the view and compared by cosine, pixel by pixel.
+        seed: of the warps.
+
+    Raises:
+        ModelError: for a sparse run, or fewer than two images.
+    """
+    if model.is_sparse:
+        raise ModelError("the matching protocol needs descriptors; a sparse run has none")
+    if len(data) < 2:
+        raise ModelError(f"the matching protocol takes images two at a time, got {len(data)}")
+    errors = [_match_batch(model, batch, variant) for batch in _view_pairs(model, data, seed)]
+    same, different = (np.concatenate(parts) for parts in zip(*errors, strict=True))
+    return MatchingResult(same, different)
+
+
+@dataclass(frozen=True)
+class _Views:
+    """Warped crops (B, 3, s, s) and where the landmarks (B, K, 2) lie in them."""
+
+    images: Tensor
+    points: Tensor
+
+
+def _view_pairs(model: LandmarkModel, data: AnnotatedFrames, seed: int) -> Iterator[tuple[_Views, _Views, _Views]]:
+    """Source views of the first images, target views of the first, target views of the second."""
+    first, second = PRESETS["dve-evaluation"]
+    spec = replace(model.config.pairs, first=first, second=second)
+    generator = torch.Generator().manual_seed(seed)
+    pairs = len(data) // 2
+    for part in batches(pairs):
+        chosen = torch.arange(part.start, part.stop)
+        both = torch.stack([2 * chosen, 2 * chosen + 1]).flatten()
+        images = data.frames[both].float() / 255
+        points = torch.from_numpy(data.points[both.numpy()])
+        warps = draw_warps(spec, len(both), images.shape[-1], generator=generator)
+        views = warps.views(images)
+        sources, targets = _move(warps, points)
+        half = len(chosen)
+        yield (
+            _Views(views.source[:half], sources[:half]),
+            _Views(views.target[:half], targets[:half]),
+            _Views(views.target[half:], targets[half:]),
+        )
+
+
+def _move(warps: WarpPair, points: Tensor) -> tuple[Tensor, Tensor]:
+    hidden = points.isnan()
+    known = points.nan_to_num().float()
+    moved = (warps.move_to_source(known), warps.move_to_target(known))
+    return moved[0].masked_fill(hidden, torch.nan), moved[1].masked_fill(hidden, torch.nan)
+
+
+def _match_batch(
+    model: LandmarkModel, views: tuple[_Views, _Views, _Views], variant: MatchingVariant
+) -> tuple[Points, Points]:
+    described = model.features_of(torch.cat([v.images for v in views])).chunk(3)
+    side = views[0].images.shape[-1]
+    find = _find_by_cell if variant == "cells" else _find_upsampled
+    errors = []
+    for view, features in zip(views[1:], described[1:], strict=True):
+        found = find(model, described[0], views[0].points.nan_to_num(), features, side)
+        error = (found - view.points).norm(dim=-1) * (REFERENCE_SIDE / side)
+        seen = geometry.inside(views[0].points, (side, side)) & geometry.inside(view.points, (side, side))
+        errors.append(error.masked_fill(~seen, torch.nan).double().numpy())
+    return errors[0], errors[1]
+
+
+def _find_by_cell(model: LandmarkModel, source: Tensor, points: Tensor, target: Tensor, side: int) -> Tensor:
+    limit = torch.tensor([source.shape[-1] - 1.0, source.shape[-2] - 1.0])
+    cells = model.network.cells.to_cells(points).round().clamp_min(0).minimum(limit)
+    scores = matching.similarity(matching.describe_points(source, cells), target)
+    return model.network.cells.to_pixels(matching.nearest_cell(scores))
+
+
+def _find_upsampled(model: LandmarkModel, source: Tensor, points: Tensor, target: Tensor, side: int) -> Tensor:
+    descriptors = matching.describe_points(_enlarge(model, source, side), points.round().clamp(0, side - 1))
+    return matching.nearest_cell(matching.cosine_similarity(descriptors, _enlarge(model, target, side)))
+
+
+def _enlarge(model: LandmarkModel, features: Tensor, side: int) -> Tensor:
+    """Descriptors (B, C, side, side), one per pixel, each cell at the pixel that it describes."""
+    pixels = geometry.pixel_grid((side, side)).expand(len(features), -1, -1, -1)
+    return geometry.sample(features, model.network.cells.to_cells(pixels))
+
+
+def place_by_landmarks(points: Points, frame: Frame, *, width: float = 52.0, up: float = 2.0) -> Placement:
+    """The 300-W frame (METHOD section 5): the box around the landmarks is ``width`` of 100 px wide, moved up by ``up``.
+
+    Args:
+        points: landmarks (K, 2) in pixels of the image.
+        frame: whose size is kept.
+        width: of the box, in hundredths of the frame.
+        up: by which the content is shifted, in hundredths of the frame.
+    """
+    low, high = np.nanmin(points, 0), np.nanmax(points, 0)
+    box_width = high[0] - low[0] + 1
+    side = 100 / width * box_width
+    x0, y0 = (low + high) / 2 + 0.5 - [0, up * box_width / width] - side / 2
+    return Placement((x0, y0, x0 + side, y0 + side), frame.size)

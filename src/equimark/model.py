@@ -1,0 +1,310 @@
+"""The user's face: NumPy images of any size in, answers in those images' own pixels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import ArrayLike, NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from . import checkpoint, detection, matching
+from .checkpoint import CheckpointError
+from .config import RunConfig
+from .geometry import Frame, Placement
+from .images import frame_image
+from .networks import Network
+from .regression import PrototypeRegressor
+
+Image = NDArray[np.uint8]
+
+
+class ModelError(ValueError):
+    """Something asked of a model that it cannot do; the message says the way out."""
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """Landmarks of one image.
+
+    Args:
+        points: (K, 2) in pixels of the image.
+        confidence: (K,) in [0, 1].
+        names: of the landmarks, if they have any.
+    """
+
+    points: NDArray[np.float64]
+    confidence: NDArray[np.float64]
+    names: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Where the source points lie in a target image.
+
+    Args:
+        points: (N, 2) in pixels of the target image.
+        confidence: (N,) in [0, 1]: the probability mass around each match.
+    """
+
+    points: NDArray[np.float64]
+    confidence: NDArray[np.float64]
+
+
+class LandmarkModel:
+    """A trained run.
+
+    Args:
+        network: images to descriptors or score maps.
+        config: of the run.
+        device: on which to work.
+    """
+
+    def __init__(self, network: Network, config: RunConfig, *, device: str | torch.device = "cpu") -> None:
+        self.device = torch.device(device)
+        self.network = network.to(self.device).eval()
+        self.config = config
+
+    @classmethod
+    def load(cls, run: str | Path, *, device: str = "auto") -> LandmarkModel:
+        """The model of a run folder.
+
+        Raises:
+            CheckpointError: if the folder is not a run or its weights are damaged.
+        """
+        kept = checkpoint.load(Path(run))
+        return cls(kept.network, kept.config, device=choose_device(device))
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether the run has K landmarks of its own; otherwise it has descriptors."""
+        return self.config.method == "sparse"
+
+    @property
+    def frame(self) -> Frame:
+        """The square in which the network sees an image."""
+        return self.config.frame
+
+    def with_frame(self, fit: str) -> LandmarkModel:
+        """The same model that looks at another part of the images: see :class:`equimark.geometry.Frame`."""
+        return LandmarkModel(self.network, replace(self.config, frame=replace(self.frame, fit=fit)), device=self.device)
+
+    def features(self, frames: Tensor) -> Tensor:
+        """Network output (B, C, h, w) on the CPU for ``frames`` (B, 3, S, S) uint8."""
+        return self.features_of(frames.to(self.device).float() / 255)
+
+    @torch.inference_mode()
+    def features_of(self, images: Tensor) -> Tensor:
+        """Network output (B, C, h, w) on the CPU for ``images`` (B, 3, H, W) in [0, 1], of any size."""
+        out: Tensor = self.network(images.to(self.device))
+        return out.float().cpu()
+
+    def describe(self, image: Image) -> NDArray[np.float32]:
+        """Descriptors (C, h, w) of the whole frame of an image (H, W, 3)."""
+        features, _ = self._look(image)
+        return features[0].numpy()
+
+    def match(self, source: Image, points: ArrayLike, target: Image) -> Matches:
+        """Where ``points`` (N, 2), in pixels of ``source``, lie in ``target``."""
+        return self.match_descriptors(self.describe_points(source, points), target)
+
+    def describe_points(self, image: Image, points: ArrayLike) -> Tensor:
+        """Descriptors (N, C) at ``points`` (N, 2), in pixels of the image.
+
+        Raises:
+            ModelError: for a sparse run, or points outside the part of the image that the model sees.
+        """
+        if self.is_sparse:
+            raise ModelError(
+                "a sparse run has no descriptors to match: train with --recipe dve-smallnet-64, or use detect"
+            )
+        chosen = np.asarray(points, np.float64).reshape(-1, 2)
+        features, placement = self._look(image)
+        in_frame = placement.to_frame(chosen)
+        outside = ~((in_frame >= -0.5) & (in_frame <= self.frame.size - 0.5)).all(-1)
+        if outside.any():
+            x, y = chosen[outside.argmax()]
+            raise ModelError(
+                f"point {x:g},{y:g} lies outside the part of the {image.shape[1]} x {image.shape[0]} image that the "
+                f"model sees ({_describe_box(placement)}); --frame letterbox shows it all of the image"
+            )
+        cells = self.network.cells.to_cells(torch.from_numpy(in_frame).float())
+        return matching.describe_points(features, cells[None])[0]
+
+    def match_descriptors(self, descriptors: Tensor, target: Image) -> Matches:
+        """Where descriptors (N, C) lie in ``target``."""
+        features, placement = self._look(target)
+        located = matching.locate(matching.similarity(descriptors[None], features))
+        points, confidence = self._in_image(located, [placement])
+        return Matches(points[0], confidence[0])
+
+    def detect(self, image: Image) -> Landmarks:
+        """The K landmarks of a sparse run in an image.
+
+        Raises:
+            ModelError: for a run that has descriptors instead.
+        """
+        points, confidence = self.detect_batch([image])
+        return Landmarks(points[0], confidence[0])
+
+    def detect_batch(self, images: Sequence[Image]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The K landmarks (B, K, 2) and their confidence (B, K) in several images of any sizes."""
+        if not self.is_sparse:
+            raise ModelError(
+                f"a {self.config.method} run has descriptors, not landmarks of its own: give it a fitted head "
+                "(equimark fit, then --head), or match points with equimark match"
+            )
+        frames, placements = self._frames(images)
+        return self._in_image(detection.detect(self.features(frames)), placements)
+
+    def fit(self, images: Sequence[Image], points: ArrayLike, names: Sequence[str] | None = None) -> Head:
+        """Named landmarks from few labelled images.
+
+        Args:
+            images: N images of any sizes.
+            points: labels (N, K, 2) in pixels of each image; NaN where not visible.
+            names: of the K landmarks.
+
+        Raises:
+            ModelError: if images, points and names do not fit together.
+        """
+        labels = np.asarray(points, np.float64)
+        if self.is_sparse:
+            raise ModelError("named landmarks are fitted on descriptors: train with --recipe dve-smallnet-64")
+        if labels.ndim != 3 or labels.shape[2] != 2 or len(labels) != len(images) or not len(labels):
+            raise ModelError(f"{len(images)} images need points of shape ({len(images)}, K, 2), got {labels.shape}")
+        if names is not None and len(names) != labels.shape[1]:
+            raise ModelError(f"{labels.shape[1]} landmarks were given {len(names)} names")
+        frames, placements = self._frames(images)
+        in_frame = np.stack([place.to_frame(p) for place, p in zip(placements, labels, strict=True)])
+        return self.fit_frames(frames, in_frame, names)
+
+    def fit_frames(self, frames: Tensor, points: NDArray[np.float64], names: Sequence[str] | None = None) -> Head:
+        """As :meth:`fit`, from ``frames`` (N, 3, S, S) uint8 and points (N, K, 2) in pixels of the frames."""
+        cells = self.network.cells.to_cells(torch.from_numpy(points).float())
+        features = torch.cat([self.features(frames[part]) for part in batches(len(frames))])
+        try:
+            regressor = PrototypeRegressor.fit(features, cells)
+        except ValueError as error:
+            raise ModelError(str(error)) from None
+        return Head(self, regressor, tuple(names) if names is not None else None)
+
+    def _look(self, image: Image) -> tuple[Tensor, Placement]:
+        frames, placements = self._frames([image])
+        return self.features(frames), placements[0]
+
+    def _frames(self, images: Sequence[Image]) -> tuple[Tensor, list[Placement]]:
+        framed = [frame_image(_check_image(image), self.frame) for image in images]
+        pixels = np.stack([frame for frame, _ in framed])
+        return torch.from_numpy(pixels).movedim(-1, 1), [placement for _, placement in framed]
+
+    def _in_image(
+        self, located: matching.Located, placements: Sequence[Placement]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        in_frame = self.network.cells.to_pixels(located.positions).double().numpy()
+        points = np.stack([place.to_image(p) for place, p in zip(placements, in_frame, strict=True)])
+        return points, located.confidence.double().numpy()
+
+
+class Head:
+    """Named landmarks fitted on a model's descriptors; made by :meth:`LandmarkModel.fit`.
+
+    Args:
+        model: the model with its frozen descriptors.
+        regressor: descriptors to landmarks.
+        names: of the landmarks.
+    """
+
+    def __init__(self, model: LandmarkModel, regressor: PrototypeRegressor, names: tuple[str, ...] | None) -> None:
+        self.model = model
+        self.regressor = regressor
+        self.names = names
+
+    def predict(self, images: Sequence[Image]) -> NDArray[np.float64]:
+        """Landmarks (B, K, 2) in pixels of each image."""
+        return self.detect_batch(images)[0]
+
+    def detect_batch(self, images: Sequence[Image]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Landmarks (B, K, 2) in pixels of each image and their confidence (B, K)."""
+        frames, placements = self.model._frames(images)
+        return self.model._in_image(self.regressor.predict(self.model.features(frames)), placements)
+
+    def predict_frames(self, frames: Tensor) -> NDArray[np.float64]:
+        """Landmarks (B, K, 2) in pixels of ``frames`` (B, 3, S, S) uint8."""
+        parts = (self.model.features(frames[part]) for part in batches(len(frames)))
+        located = [self.regressor.predict(features).positions for features in parts]
+        return self.model.network.cells.to_pixels(torch.cat(located)).double().numpy()
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``head.safetensors`` and ``head.yaml``."""
+        folder = Path(folder)
+        about = {
+            "landmarks": len(self.regressor.prototypes),
+            "names": list(self.names) if self.names else None,
+            "weights": _fingerprint(self.model.network),
+            "frame": self.model.frame.fit,
+        }
+        tensors = {name: value.contiguous() for name, value in self.regressor.tensors().items()}
+        checkpoint.replace_file(folder / "head.safetensors", lambda path: save_file(tensors, path))
+        checkpoint.write_text(folder / "head.yaml", yaml.safe_dump(about, sort_keys=False))
+
+    @classmethod
+    def load(cls, folder: str | Path, model: LandmarkModel) -> Head:
+        """A saved head, on the model it was fitted on.
+
+        Raises:
+            CheckpointError: if there is none in ``folder``, it is damaged, or was fitted on another model.
+        """
+        folder = Path(folder)
+        try:
+            about: dict[str, Any] = yaml.safe_load((folder / "head.yaml").read_text(encoding="utf-8"))
+            regressor = PrototypeRegressor(**load_file(folder / "head.safetensors"))
+            names, weights, fit = about["names"], about["weights"], about["frame"]
+        except FileNotFoundError:
+            raise CheckpointError(
+                f"{folder} holds no fitted head (head.yaml, head.safetensors): equimark fit makes one"
+            ) from None
+        except Exception as error:
+            raise CheckpointError(f"the head in {folder} is damaged: {error}") from None
+        if weights != _fingerprint(model.network):
+            raise CheckpointError(
+                f"the head in {folder} was fitted on another run, or before this one was trained further"
+            )
+        return cls(model.with_frame(fit), regressor, tuple(names) if names else None)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; ``auto`` is the best there is."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    return torch.device(name)
+
+
+def batches(count: int, size: int = 32) -> Iterator[slice]:
+    """Slices of ``size`` that cover ``count`` things."""
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def _check_image(image: Image) -> Image:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ModelError(f"an image must be (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}")
+    return image
+
+
+def _describe_box(placement: Placement) -> str:
+    x0, y0, x1, y1 = placement.box
+    return f"x {x0:.0f} to {x1:.0f}, y {y0:.0f} to {y1:.0f}"
+
+
+def _fingerprint(network: Network) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]

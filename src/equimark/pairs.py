@@ -1,0 +1,202 @@
+"""Training pairs: images, random warps and photometric change -> two views and the correspondence between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from kornia import enhance
+from torch import Tensor
+
+from . import geometry, warps
+from .warps import WarpSpec
+
+# Principal directions of RGB in natural images and their deviations (Krizhevsky et al., 2012, section 4.1).
+_LIGHT_DIRECTIONS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
+_LIGHT_DEVIATIONS = (0.2175, 0.0188, 0.0045)
+
+
+@dataclass(frozen=True)
+class PhotometricSpec:
+    """Strengths of the photometric change; 0 (or probability 0) leaves a step out.
+
+    Args:
+        brightness, contrast, saturation: factors are drawn from [1 - x, 1 + x].
+        lighting: deviation of the noise along the principal colour directions.
+        jpeg_probability: share of the images that are re-encoded.
+        jpeg_quality: range of the JPEG quality.
+        rescale: smallest factor by which a batch is reduced, then enlarged again, before re-encoding.
+    """
+
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    lighting: float = 0.1
+    jpeg_probability: float = 1.0
+    jpeg_quality: tuple[float, float] = (30.0, 99.0)
+    rescale: float = 0.7
+
+    def __post_init__(self) -> None:
+        factors = (self.brightness, self.contrast, self.saturation)
+        if not all(0 <= f <= 1 for f in (*factors, self.jpeg_probability)) or self.lighting < 0:
+            raise ValueError(f"brightness, contrast, saturation and jpeg_probability lie in [0, 1], got {self}")
+        if not (1 <= self.jpeg_quality[0] <= self.jpeg_quality[1] <= 100 and 0.1 <= self.rescale <= 1):
+            raise ValueError(f"jpeg_quality lies in [1, 100] and rescale in [0.1, 1], got {self}")
+
+
+NO_CHANGE = PhotometricSpec(0, 0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class PairSpec:
+    """How a frame becomes a pair of views.
+
+    Args:
+        margin: pixels cropped from each side of the frame after warping, so that the border of a view
+            holds real image content.
+        first: the warp g1 of both views.
+        second: the further warp g2 of the source view.
+        photometric: drawn independently for each view.
+    """
+
+    margin: int = 15
+    first: WarpSpec = field(default_factory=lambda: warps.PRESETS["dve"][0])
+    second: WarpSpec = field(default_factory=lambda: warps.PRESETS["dve"][1])
+    photometric: PhotometricSpec = PhotometricSpec()
+
+    def __post_init__(self) -> None:
+        if self.margin < 0:
+            raise ValueError(f"margin must not be negative, got {self.margin}")
+
+    def crop_size(self, frame_size: int) -> int:
+        """Side of the views of a frame of ``frame_size`` pixels.
+
+        Raises:
+            ValueError: if the margin leaves fewer than 16 pixels.
+        """
+        side = frame_size - 2 * self.margin
+        if side < 16:
+            raise ValueError(
+                f"margin={self.margin} leaves a crop of {side} pixels of a frame of {frame_size}: at least 16 are "
+                f"needed, so choose a margin of at most {(frame_size - 16) // 2}"
+            )
+        return side
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Two views of each image.
+
+    Args:
+        source: ``I o g1 o g2`` (B, 3, h, w) in [0, 1].
+        target: ``I o g1`` (B, 3, h, w).
+        target_from_source: where each source pixel lies in the target, in target pixels (B, h, w, 2).
+        valid: whether that position lies inside the target (B, h, w).
+    """
+
+    source: Tensor
+    target: Tensor
+    target_from_source: Tensor
+    valid: Tensor
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+
+@dataclass(frozen=True)
+class WarpPair:
+    """The two warps of a batch of pairs, for frames of ``frame_size`` pixels cropped by ``margin``."""
+
+    first: warps.Warp
+    second: warps.Warp
+    frame_size: int
+    margin: int
+
+    def views(self, images: Tensor) -> PairBatch:
+        """Both views of frames ``images`` (B, C, S, S), each resampled once, without photometric change."""
+        size = (self.frame_size, self.frame_size)
+        side = self.frame_size - 2 * self.margin
+        table = self.first.tabulate()
+        crop = geometry.pixel_grid((side, side), device=images.device) + self.margin
+        target_points = geometry.normalise(crop, size)[None]
+        source_points = self.second(target_points)
+
+        def look(points: Tensor) -> Tensor:
+            return geometry.sample(images, geometry.denormalise(table(points), size))
+
+        correspondence = geometry.denormalise(source_points, size) - self.margin
+        return PairBatch(
+            source=look(source_points),
+            target=look(target_points),
+            target_from_source=correspondence,
+            valid=geometry.inside(correspondence, (side, side)),
+        )
+
+    def move_to_target(self, points: Tensor) -> Tensor:
+        """Where frame pixels ``points`` (B, K, 2) lie in the target view, in its pixels; solved to < 0.01 px."""
+        return self._to_view(self.first.inverse(self._from_frame(points)))
+
+    def move_to_source(self, points: Tensor) -> Tensor:
+        """Where frame pixels ``points`` (B, K, 2) lie in the source view, in its pixels; solved to < 0.01 px."""
+        return self._to_view(self.second.inverse(self.first.inverse(self._from_frame(points))))
+
+    def _from_frame(self, points: Tensor) -> Tensor:
+        return geometry.normalise(points, (self.frame_size, self.frame_size))
+
+    def _to_view(self, points: Tensor) -> Tensor:
+        return geometry.denormalise(points, (self.frame_size, self.frame_size)) - self.margin
+
+
+def draw_warps(spec: PairSpec, count: int, frame_size: int, *, generator: torch.Generator) -> WarpPair:
+    """Draw the two warps of ``count`` pairs, on the generator's device."""
+    spec.crop_size(frame_size)
+    first = warps.draw(spec.first, count, generator=generator)
+    second = warps.draw(spec.second, count, generator=generator)
+    return WarpPair(first, second, frame_size, spec.margin)
+
+
+def make_pairs(
+    frames: Tensor, spec: PairSpec, *, warp_generator: torch.Generator, photometric_generator: torch.Generator
+) -> PairBatch:
+    """Pairs of ``frames`` (B, 3, S, S) uint8, made on the frames' device."""
+    images = frames.float() / 255
+    pair = draw_warps(spec, len(images), images.shape[-1], generator=warp_generator).views(images)
+    both = torch.cat([pair.source, pair.target])
+    source, target = change_photometry(both, spec.photometric, generator=photometric_generator).chunk(2)
+    return PairBatch(source, target, pair.target_from_source, pair.valid)
+
+
+def change_photometry(images: Tensor, spec: PhotometricSpec, *, generator: torch.Generator) -> Tensor:
+    """Independent photometric change of ``images`` (B, 3, H, W) in [0, 1]."""
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        draw = torch.rand(*(shape or (len(images),)), generator=generator, device=generator.device)
+        return low + (high - low) * draw
+
+    jitters: list[tuple[float, Callable[[Tensor, Tensor], Tensor]]] = [
+        (spec.brightness, enhance.adjust_brightness_accumulative),
+        (spec.contrast, enhance.adjust_contrast_with_mean_subtraction),
+        (spec.saturation, enhance.adjust_saturation_with_gray_subtraction),
+    ]
+    for strength, adjust in jitters:
+        if strength:
+            images = adjust(images, uniform(1 - strength, 1 + strength))
+    if spec.lighting:
+        amounts = torch.randn(len(images), 3, generator=generator, device=generator.device) * spec.lighting
+        directions = images.new_tensor(_LIGHT_DIRECTIONS) * images.new_tensor(_LIGHT_DEVIATIONS)
+        images = (images + (amounts @ directions.T)[:, :, None, None]).clamp(0, 1)
+    if spec.jpeg_probability:
+        encoded = _encode(images, uniform(spec.rescale, 1, 1), uniform(*spec.jpeg_quality))
+        chosen = uniform(0, 1) < spec.jpeg_probability
+        images = torch.where(chosen[:, None, None, None], encoded, images)
+    return images
+
+
+def _encode(images: Tensor, factor: Tensor, quality: Tensor) -> Tensor:
+    size = (images.shape[-2], images.shape[-1])
+    smaller = (round(size[0] * float(factor)), round(size[1] * float(factor)))
+    rescaled = geometry.resize(geometry.resize(images, smaller), size)
+    with torch.no_grad():
+        encoded: Tensor = enhance.jpeg_codec_differentiable(rescaled, quality)
+    return encoded

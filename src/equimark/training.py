@@ -1,0 +1,399 @@
+"""Training: the loop, what it logs, and how it stops and goes on.
+
+All randomness is a function of (seed, source of randomness, step, process): a run that is stopped and
+resumed repeats an uninterrupted one exactly, without any generator's state having to be kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from . import checkpoint, geometry, objectives
+from .checkpoint import CheckpointError, DataIdentity
+from .config import ConfigError, OptimiserSpec, RunConfig, differing_keys
+from .geometry import Cells
+from .images import PackedImages
+from .networks import Network
+from .objectives import Terms
+from .pairs import PairBatch, make_pairs
+
+Stream = Literal["weights", "order", "warps", "photometric"]
+_STREAMS: tuple[Stream, ...] = ("weights", "order", "warps", "photometric")
+
+
+class TrainingError(RuntimeError):
+    """Training that cannot go on; the message says at which step and why."""
+
+
+class Interrupted(TrainingError):
+    """Training stopped by a signal, after saving its state."""
+
+
+def generator(
+    seed: int, stream: Stream, step: int = 0, *, process: int = 0, device: torch.device | str = "cpu"
+) -> torch.Generator:
+    """The generator of one source of randomness at one step."""
+    key = np.random.SeedSequence([seed, _STREAMS.index(stream), step, process])
+    return torch.Generator(device).manual_seed(int(key.generate_state(1, np.uint64)[0] >> 1))
+
+
+def fresh_network(config: RunConfig) -> Network:
+    """The network of ``config`` with the initial weights of its seed; torch's global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(generator(config.seed, "weights").get_state())
+        return checkpoint.build(config)
+
+
+def batch_indices(config: RunConfig, images: int, step: int) -> Tensor:
+    """Images (B,) of the batch of ``step`` (from 0): consecutive parts of one seeded permutation after another."""
+    places = torch.arange(step * config.batch_size, (step + 1) * config.batch_size)
+    epochs = (places // images).tolist()
+    return torch.stack(
+        [_permutation(config.seed, e, images)[p] for e, p in zip(epochs, (places % images).tolist(), strict=True)]
+    )
+
+
+@lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, images: int) -> Tensor:
+    return torch.randperm(images, generator=generator(seed, "order", epoch))
+
+
+def learning_rate(spec: OptimiserSpec, progress: float) -> float:
+    """Factor on the learning rates when a share ``progress`` (0 to 1) of the run is done."""
+    if spec.schedule == "step":
+        return float(0.1 ** sum(progress >= milestone for milestone in spec.milestones))
+    if spec.schedule == "one-cycle":
+        rise = 0.3
+        if progress < rise:
+            return 0.04 + 0.96 * _cosine(progress / rise)
+        return 1 - _cosine((progress - rise) / (1 - rise)) * (1 - 1e-4)
+    return 1.0
+
+
+def _cosine(share: float) -> float:
+    return float(0.5 - 0.5 * np.cos(np.pi * share))
+
+
+def make_optimiser(network: nn.Module, spec: OptimiserSpec) -> torch.optim.Adam:
+    """Adam with the biases of convolutions in a group of their own."""
+    biases = [m.bias for m in network.modules() if isinstance(m, nn.Conv2d) and m.bias is not None]
+    chosen = {id(b) for b in biases}
+    rest = [p for p in network.parameters() if id(p) not in chosen]
+    groups = [{"params": rest, "lr": spec.lr}, {"params": biases, "lr": spec.bias_lr or spec.lr}]
+    return torch.optim.Adam(groups, lr=spec.lr, weight_decay=spec.weight_decay, amsgrad=spec.amsgrad)
+
+
+def compute_terms(network: nn.Module, pairs: PairBatch, config: RunConfig, cells: Cells) -> Terms:
+    """The named terms of the objective on a batch of pairs."""
+    source, target = network(torch.cat([pairs.source, pairs.target])).float().chunk(2)
+    at_cells = cells_correspondence(pairs, cells, (source.shape[-2], source.shape[-1]))
+    spec, stride = config.objective, cells.stride
+    if config.method == "sparse":
+        terms = objectives.sparse_equivariance(
+            source, target, at_cells, stride=stride, gamma=spec.gamma, window=spec.window
+        )
+        return terms | _sparse_health(source, terms["alignment"], at_cells, stride)
+    if config.method == "dense":
+        return objectives.dense_equivariance(source, target, at_cells, stride=stride, power=spec.power)
+    auxiliaries = objectives.next_in_batch(len(source), device=source.device)
+    return objectives.descriptor_exchange(
+        source, target, at_cells, source, auxiliaries, stride=stride, power=spec.power
+    )
+
+
+def cells_correspondence(pairs: PairBatch, cells: Cells, size: tuple[int, int]) -> Tensor:
+    """Where the source's cells lie in the target, in target cells (B, h, w, 2)."""
+    field = pairs.target_from_source.movedim(-1, 1)
+    centres = cells.centres(size, device=field.device).expand(len(field), -1, -1, -1)
+    return cells.to_cells(geometry.sample(field, centres).movedim(1, -1))
+
+
+@torch.no_grad()
+def _sparse_health(scores: Tensor, alignment: Tensor, at_cells: Tensor, stride: int) -> Terms:
+    landmarks = geometry.soft_argmax(geometry.spatial_softmax(scores))
+    still = objectives.standing_still(landmarks, at_cells, stride=stride)
+    distinct = objectives.distinct_landmarks(landmarks * stride)
+    return {
+        "alignment_share": alignment.detach() / still,
+        "distinct_landmarks": scores.new_tensor(float(distinct)),
+    }
+
+
+def identify(images: PackedImages, source: str) -> DataIdentity:
+    """What tells these images from others."""
+    digest = hashlib.sha256(repr((len(images), images.frame)).encode())
+    for name in images.names:
+        digest.update(name.encode() + b"\0")
+    return DataIdentity(source, len(images), digest.hexdigest()[:16])
+
+
+@dataclass
+class _Log:
+    """Collects terms on the device and writes lines; the device is waited for only when a line is due."""
+
+    path: Path
+    pending: list[tuple[int, Terms]]
+    since: float
+
+    @classmethod
+    def open(cls, path: Path, step: int) -> _Log:
+        """A log that goes on after ``step``: later lines of an earlier attempt are dropped."""
+        kept = [entry for entry in checkpoint.read_log(path.parent) if entry["step"] <= step]
+        checkpoint.write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
+        return cls(path, [], time.perf_counter())
+
+    def add(self, step: int, terms: Terms) -> None:
+        self.pending.append((step, {name: value.detach() for name, value in terms.items()}))
+
+    def flush(self, *, pairs: int, lr: float) -> dict[str, Any] | None:
+        """Write the mean terms since the last line.
+
+        Raises:
+            TrainingError: if a term was not finite.
+        """
+        if not self.pending:
+            return None
+        names = list(self.pending[0][1])
+        values = torch.stack([torch.stack([terms[n].float() for n in names]) for _, terms in self.pending]).cpu()
+        finite = values.isfinite()
+        if not finite.all():
+            row = int((~finite.all(1)).nonzero()[0])
+            bad = [f"{n} = {float(v)}" for n, v in zip(names, values[row], strict=True) if not v.isfinite()]
+            raise TrainingError(
+                f"the loss is not finite at step {self.pending[row][0]} ({', '.join(bad)}); the last good state is "
+                "kept. Lower --optimiser.lr, or use --precision no, and go on with --resume"
+            )
+        seconds = time.perf_counter() - self.since
+        means = dict(zip(names, (float(v) for v in values.mean(0)), strict=True))
+        entry = {
+            "step": self.pending[-1][0],
+            "loss": means.pop("total"),
+            **means,
+            "pairs_per_second": pairs * len(self.pending) / seconds,
+            "lr": lr,
+        }
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+        self.pending.clear()
+        self.since = time.perf_counter()
+        return entry
+
+
+def train(
+    images: PackedImages,
+    config: RunConfig,
+    out: Path,
+    *,
+    source: str = "memory",
+    resume: bool = False,
+    initial: Network | None = None,
+    device: str = "auto",
+    tracker: str | None = None,
+    progress: bool = True,
+    on_step: Callable[[int], None] | None = None,
+) -> None:
+    """Train on ``images`` and leave a run in the folder ``out``.
+
+    Args:
+        images: in the frame of ``config``.
+        config: of the run.
+        out: folder of the run; created.
+        source: where the images come from, for the record.
+        resume: go on from the state saved in ``out``.
+        initial: a network whose weights to start from (unlabelled fine-tuning).
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        tracker: of Accelerate to log to beside the JSONL file, for example ``tensorboard``.
+        progress: show a progress bar.
+        on_step: called after every step with its number.
+
+    Raises:
+        TrainingError: if a term is not finite, or (:class:`Interrupted`) on SIGINT or SIGTERM after saving.
+        CheckpointError: if ``out`` holds another run, or cannot be written.
+        ConfigError: if images and configuration do not fit.
+    """
+    torch.set_flush_denormal(True)  # matching probabilities underflow; denormal operands are many times slower
+    _check_images(images, config)
+    data = identify(images, source)
+    config = replace(config, steps=config.resolve_steps(len(images)))
+    accelerator = _accelerator(config, device, out if tracker else None, tracker)
+    network = initial if initial is not None else fresh_network(config)
+    cells = network.cells
+    network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    model, optimiser = accelerator.prepare(network, make_optimiser(network, config.optimiser))
+    start = _resume(accelerator, config, data, out) if resume else _begin(config, data, out)
+    log = _Log.open(out / checkpoint.LOG_FILE, start)
+    base_rates = [config.optimiser.lr, config.optimiser.bias_lr or config.optimiser.lr]
+
+    def save(step: int) -> None:
+        _check_weights(network, step)
+        checkpoint.save_state(out, step, lambda folder: _write_state(accelerator, folder, config, data))
+        checkpoint.save_model(out, accelerator.unwrap_model(model), step=step, data=data)
+
+    assert config.steps is not None
+    with _signals() as stopped_by, _bar(config.steps, start, shown=progress) as advance:
+        for step in range(start + 1, config.steps + 1):
+            factor = learning_rate(config.optimiser, (step - 1) / config.steps)
+            for group, base in zip(optimiser.param_groups, base_rates, strict=True):
+                group["lr"] = base * factor
+            frames = images.batch(batch_indices(config, len(images), step - 1)).to(accelerator.device)
+            with accelerator.autocast():
+                terms = compute_terms(model, _pairs(frames, config, step), config, cells)
+            optimiser.zero_grad()
+            accelerator.backward(terms["total"])
+            optimiser.step()
+            log.add(step, terms)
+            last = step == config.steps or bool(stopped_by)
+            if last or step % config.log_every == 0 or step % config.save_every == 0:
+                entry = log.flush(pairs=config.batch_size, lr=base_rates[0] * factor)
+                if entry and tracker:
+                    accelerator.log({k: v for k, v in entry.items() if k != "step"}, step=step)
+                advance(step, entry)
+            else:
+                advance(step, None)
+            if last or step % config.save_every == 0:
+                save(step)
+            if on_step:
+                on_step(step)
+            if stopped_by:
+                raise Interrupted(f"stopped at step {step} of {config.steps} by {stopped_by[0]}; go on with --resume")
+    if tracker:
+        accelerator.end_training()
+
+
+def _pairs(frames: Tensor, config: RunConfig, step: int) -> PairBatch:
+    return make_pairs(
+        frames,
+        config.pairs,
+        warp_generator=generator(config.seed, "warps", step, device=frames.device),
+        photometric_generator=generator(config.seed, "photometric", step, device=frames.device),
+    )
+
+
+def _check_images(images: PackedImages, config: RunConfig) -> None:
+    if images.frame.size != config.frame.size:
+        raise ConfigError(
+            f"the pack's frames are {images.frame.size} px wide and the recipe's {config.frame.size} px: pack the "
+            f"images again with --size {config.frame.size}, or train on the images themselves"
+        )
+    needed = 2 if config.method == "dve" else 1
+    if len(images) < needed:
+        raise ConfigError(f"{config.method} needs at least {needed} images, got {len(images)}")
+
+
+def _check_weights(network: nn.Module, step: int) -> None:
+    for name, weight in network.named_parameters():
+        if not weight.isfinite().all():
+            raise TrainingError(
+                f"weights are not finite after step {step} (first: {name}); the last good state is kept. "
+                "Lower --optimiser.lr and go on with --resume"
+            )
+
+
+def _accelerator(config: RunConfig, device: str, folder: Path | None, tracker: str | None) -> Accelerator:
+    if device not in ("auto", "cpu", "cuda", "mps"):
+        raise ConfigError(f"unknown device {device!r}: choose auto, cpu, cuda or mps")
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(device, True):
+        raise ConfigError(f"this machine has no {device} device that torch can use; --device auto takes what there is")
+    accelerator = Accelerator(
+        cpu=device == "cpu", mixed_precision=config.precision, log_with=tracker, project_dir=folder
+    )
+    if tracker:
+        accelerator.init_trackers("tracker")
+    return accelerator
+
+
+def _begin(config: RunConfig, data: DataIdentity, out: Path) -> int:
+    if (out / checkpoint.CONFIG_FILE).exists():
+        raise CheckpointError(f"{out} already holds a run: go on with --resume, or replace it with --overwrite")
+    checkpoint.write_config(out, config)
+    return 0
+
+
+def _resume(accelerator: Accelerator, config: RunConfig, data: DataIdentity, out: Path) -> int:
+    earlier = checkpoint.read_config(out)
+    if changed := differing_keys(earlier, config):
+        raise CheckpointError(
+            f"{out} was started with another configuration ({'; '.join(changed)}): resume with the same, "
+            "or start a new run from its weights with --from"
+        )
+    state = checkpoint.latest_state(out)
+    if state is None:
+        return 0
+    step, folder = state
+    kept = DataIdentity(**json.loads((folder / "data.json").read_text(encoding="utf-8")))
+    if (kept.count, kept.fingerprint) != (data.count, data.fingerprint):
+        raise CheckpointError(
+            f"{out} was trained on other images ({kept.count} from {kept.source}; now {data.count} from "
+            f"{data.source}): resume with the same, or fine-tune on these with --from"
+        )
+    try:
+        accelerator.load_state(str(folder))
+    except Exception as error:
+        raise CheckpointError(f"the state in {folder} is damaged ({error}); start again with --overwrite") from error
+    return step
+
+
+def _write_state(accelerator: Accelerator, folder: Path, config: RunConfig, data: DataIdentity) -> None:
+    accelerator.save_state(str(folder), safe_serialization=True)
+    checkpoint.write_text(folder / "data.json", json.dumps(vars(data)))
+
+
+@contextmanager
+def _signals() -> Iterator[list[str]]:
+    """Collects the names of SIGINT and SIGTERM instead of dying of them; a second one kills as usual."""
+    received: list[str] = []
+    previous: dict[signal.Signals, Any] = {}
+
+    def note(number: int, _: Any) -> None:
+        received.append(signal.Signals(number).name)
+        for kept, handler in previous.items():
+            signal.signal(kept, handler)
+
+    try:
+        for wanted in (signal.SIGINT, signal.SIGTERM):
+            previous[wanted] = signal.signal(wanted, note)
+    except ValueError:  # signals belong to the main thread; elsewhere the caller stops the run
+        previous.clear()
+    try:
+        yield received
+    finally:
+        for kept, handler in previous.items():
+            signal.signal(kept, handler)
+
+
+@contextmanager
+def _bar(steps: int, start: int, *, shown: bool) -> Iterator[Callable[[int, dict[str, Any] | None], None]]:
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, disable=not shown) as bar:
+        task = bar.add_task("training", total=steps, completed=start, note="")
+
+        def advance(step: int, entry: dict[str, Any] | None) -> None:
+            if entry is None:
+                bar.update(task, completed=step)
+            else:
+                note = f"loss {entry['loss']:.4g}  {entry['pairs_per_second']:.0f} pairs/s"
+                bar.update(task, completed=step, note=note)
+
+        yield advance

@@ -1,0 +1,190 @@
+"""Random warps: thin-plate + similarity fields whose parameters are drawn directly, in a batch.
+
+A warp is a function ``g`` of normalised points (2017 supplement, section 2):
+
+    g(p) = sum_k U(|p - c_k|) w_k + t + s R(theta) p,        U(r) = r^2 log(r^2 + 1e-5)
+
+with ``c_k`` a regular grid over [-1, 1]^2. An image is resampled by inverse warping: the output at ``p``
+shows the input at ``g(p)``. A point of the input at ``q`` is therefore found in the output at ``g^-1(q)``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_EPSILON = 1e-5
+_TABLE_EXTENT = 2.0  # composed warps reach beyond the image; what lies outside this square is border anyway
+_TABLE_CELLS = 128
+
+
+@dataclass(frozen=True)
+class WarpSpec:
+    """Standard deviations from which a warp is drawn, in normalised units (rotation in degrees).
+
+    Args:
+        bend: of every coordinate of every kernel weight (the papers' sigma_w).
+        extra_bend: of the perturbation that half of those coordinates receive (sigma_W).
+        rotation: of the angle, in degrees.
+        translation: of each coordinate of the shift.
+        scale: of the scale, around 1.
+        perturbation: whether the perturbation is ``added`` (2017 supplement) or ``replaces`` the first
+            draw (the code released with DVE).
+        grid: kernel centres per side.
+    """
+
+    bend: float = 0.001
+    extra_bend: float = 0.01
+    rotation: float = 5.0
+    translation: float = 0.1
+    scale: float = 0.1
+    perturbation: Literal["added", "replaced"] = "replaced"
+    grid: int = 10
+
+    def __post_init__(self) -> None:
+        deviations = (self.bend, self.extra_bend, self.rotation, self.translation, self.scale)
+        if min(deviations) < 0 or self.grid < 1:
+            raise ValueError(f"standard deviations must not be negative and grid at least 1, got {self}")
+
+    def milder(self, factor: float) -> WarpSpec:
+        """The same warp with its bending scaled by ``factor``; the similarity is unchanged."""
+        return replace(self, bend=self.bend * factor, extra_bend=self.extra_bend * factor)
+
+
+IDENTITY = WarpSpec(bend=0, extra_bend=0, rotation=0, translation=0, scale=0)
+
+# (g1, g2) of METHOD section 1: x = I o g1, x' = x o g2.
+PRESETS: dict[str, tuple[WarpSpec, WarpSpec]] = {
+    "faces": (
+        WarpSpec(0.001, 0.001, 0, 0, 0, "added"),
+        WarpSpec(0.001, 0.01, 20, 0.1, 0.05, "added"),
+    ),
+    "mnist": (
+        WarpSpec(0.005, 0.01, 15, 0.1, 0.05, "added", grid=5),
+        WarpSpec(0.005, 0.02, 20, 0.1, 0.05, "added", grid=5),
+    ),
+    "dve": (
+        WarpSpec(0.001, 0.01, 5, 0.1, 0.1).milder(0.5),
+        WarpSpec(0.001, 0.01, 5, 0.1, 0.1),
+    ),
+    "dve-evaluation": (
+        WarpSpec(0.0005, 0.005, 2.5, 0.05, 0.05),
+        WarpSpec(0.0005, 0.005, 2.5, 0.05, 0.05),
+    ),
+    "identity": (IDENTITY, IDENTITY),
+}
+
+
+@dataclass(frozen=True)
+class Warp:
+    """A batch of warps.
+
+    Args:
+        weights: kernel weights ``w`` (B, M, 2), M = grid * grid.
+        linear: ``s R`` (B, 2, 2), applied as ``linear @ p``.
+        shift: ``t`` (B, 2).
+    """
+
+    weights: Tensor
+    linear: Tensor
+    shift: Tensor
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def __call__(self, points: Tensor) -> Tensor:
+        """``g(p)`` of normalised ``points`` (B, ..., 2) or, the same for all, (1, ..., 2): (B, ..., 2)."""
+        flat = points.flatten(1, -2)
+        bend = _kernels(flat, self.weights.shape[1]) @ self.weights
+        moved = bend + flat @ self.linear.mT + self.shift[:, None]
+        out: Tensor = moved.reshape(len(self), *points.shape[1:])
+        return out
+
+    def inverse(self, points: Tensor, *, iterations: int = 50, tolerance: float = 1e-7) -> Tensor:
+        """Solve ``g(q) = p`` for normalised ``points`` (B, ..., 2).
+
+        Fixed-point steps through the similarity, ``q <- (sR)^-1 (p - t - bend(q))``: they converge
+        because the bending is weaker than the similarity in every preset.
+
+        Raises:
+            ArithmeticError: if a point does not settle within ``iterations`` (a warp that folds).
+        """
+        flat = points.flatten(1, -2)
+        linear_inverse: Tensor = torch.linalg.inv(self.linear).mT
+        solution: Tensor = flat
+        for _ in range(iterations):
+            bend = _kernels(solution, self.weights.shape[1]) @ self.weights
+            updated = (flat - self.shift[:, None] - bend) @ linear_inverse
+            moved = (updated - solution).abs().max()
+            solution = updated
+            if moved < max(tolerance, 4 * torch.finfo(points.dtype).eps):
+                return solution.reshape(points.shape)
+        raise ArithmeticError(
+            f"the warp could not be inverted: still moving by {float(moved):.2g} after {iterations} steps"
+        )
+
+    def tabulate(self) -> TabulatedWarp:
+        """This warp as a table that is cheap to evaluate at arbitrary points (see :class:`TabulatedWarp`)."""
+        axis = torch.linspace(-_TABLE_EXTENT, _TABLE_EXTENT, _TABLE_CELLS, device=self.shift.device)
+        y, x = torch.meshgrid(axis, axis, indexing="ij")
+        grid = torch.stack([x, y], dim=-1).to(self.shift.dtype)
+        return TabulatedWarp(self(grid[None]).movedim(-1, 1))
+
+
+@dataclass(frozen=True)
+class TabulatedWarp:
+    """A warp interpolated from a table over [-2, 2]^2; ``table`` (B, 2, T, T).
+
+    Evaluating the kernels at B * H * W scattered points costs more than the rest of pair making. The
+    field is smooth: a linear table is within 0.005 px of it for every preset at 100 px. Both images of
+    a pair go through the *same* table, so the correspondence between them stays exact.
+    """
+
+    table: Tensor
+
+    def __call__(self, points: Tensor) -> Tensor:
+        """The warp at normalised ``points`` (B, ..., 2): (B, ..., 2)."""
+        grid = points.reshape(len(points), -1, 1, 2) / _TABLE_EXTENT
+        grid = grid.expand(len(self.table), -1, -1, -1)
+        out = F.grid_sample(self.table, grid, padding_mode="border", align_corners=True)
+        return out.squeeze(-1).mT.reshape(len(self.table), *points.shape[1:])
+
+
+def draw(spec: WarpSpec, count: int, *, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Warp:
+    """Draw ``count`` warps on the generator's device."""
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, device=generator.device, dtype=dtype)
+
+    shape = (count, spec.grid**2, 2)
+    weights = normal(*shape) * spec.bend
+    extra = normal(*shape) * spec.extra_bend
+    chosen = torch.rand(shape, generator=generator, device=generator.device) < 0.5
+    perturbed = weights + extra if spec.perturbation == "added" else extra
+    weights = torch.where(chosen, perturbed, weights)
+
+    angle = normal(count) * (spec.rotation * math.pi / 180)
+    scale = 1 + normal(count) * spec.scale
+    cos, sin = scale * angle.cos(), scale * angle.sin()
+    linear = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)
+    return Warp(weights, linear, normal(count, 2) * spec.translation)
+
+
+def _kernels(points: Tensor, count: int) -> Tensor:
+    """``U(|p - c_k|)`` (..., M) of normalised ``points`` (..., 2)."""
+    centres = _centres(math.isqrt(count)).to(points)
+    squared = (points[..., :1] - centres[:, 0]).square() + (points[..., 1:] - centres[:, 1]).square()
+    return squared * (squared + _EPSILON).log()
+
+
+@lru_cache
+def _centres(side: int) -> Tensor:
+    axis = torch.linspace(-1, 1, side, dtype=torch.float64) if side > 1 else torch.zeros(1, dtype=torch.float64)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    return torch.stack([x, y], dim=-1).reshape(-1, 2)
