@@ -1,0 +1,45 @@
+"""Drawn pictures as a folder, as a user would bring one."""
+
+import csv
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+
+def write(
+    folder: Path,
+    images: NDArray[np.uint8],
+    landmarks: NDArray[np.float32],
+    *,
+    names: Sequence[str] | None = None,
+) -> None:
+    """Save images (N, H, W, 3) as PNG files and landmarks (N, K, 2), in pixels, as ``landmarks.csv``.
+
+    The files are ``000000.png`` and so on, or ``names`` with ``.png``; the table's header is image, x0, y0, x1, ...
+    No file is ever seen half written.
+    """
+    stems = [f"{i:06d}" for i in range(len(images))] if names is None else list(names)
+    if not len(images) == len(landmarks) == len(stems):
+        raise ValueError(f"got {len(images)} images, {len(landmarks)} rows of landmarks and {len(stems)} names")
+    folder.mkdir(parents=True, exist_ok=True)
+    for stem, image in zip(stems, images, strict=True):
+        _replace(folder / f"{stem}.png", partial(Image.fromarray(image).save, format="PNG"))
+    header = ["image", *(f"{axis}{k}" for k in range(landmarks.shape[1]) for axis in "xy")]
+    rows = [[f"{stem}.png", *row] for stem, row in zip(stems, landmarks.reshape(len(stems), -1).tolist(), strict=True)]
+    _replace(folder / "landmarks.csv", partial(_write_table, rows=[header, *rows]))
+
+
+def _replace(path: Path, save: Callable[[Path], None]) -> None:
+    """Let ``save`` write beside ``path``, then put the file in its place."""
+    temporary = path.with_name(path.name + ".part")
+    save(temporary)
+    temporary.replace(path)
+
+
+def _write_table(path: Path, rows: Iterable[Iterable[object]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
