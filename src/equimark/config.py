@@ -200,14 +200,16 @@ def _recipe_folder() -> Any:
     return resources.files("equimark") / "recipes"
 
 
-def make_config(settings: Mapping[str, Any]) -> RunConfig:
-    """The configuration with these settings, nested mappings or dotted keys; the rest are defaults.
+def make_config(*layers: Mapping[str, Any]) -> RunConfig:
+    """The configuration with these settings, nested mappings or dotted keys, later layers over earlier ones.
+
+    What no layer sets is left at its default.
 
     Raises:
         ConfigError: for an unknown key or an impossible value.
     """
     nested: dict[str, Any] = {}
-    for key, value in settings.items():
+    for key, value in ((key, value) for layer in layers for key, value in layer.items()):
         nested = _merge(nested, _nest(key, value))
     known = set(config_keys())
     for key in _leaves(nested):

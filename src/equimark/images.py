@@ -513,7 +513,7 @@ def _write_images(source: ImageSource, folder: Path, frame: Frame, workers: int,
 @contextmanager
 def _csv(path: Path, *columns: str) -> Iterator[Any]:
     with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         yield writer
 
@@ -654,8 +654,9 @@ class PackedImages:
 
     def batch(self, indices: ArrayLike | Tensor) -> Tensor:
         """Images (B, 3, S, S) uint8, contiguous, of ``indices`` (B,)."""
-        rows = torch.from_numpy(self.images[np.asarray(indices, np.intp)])
-        return rows.permute(0, 3, 1, 2).contiguous()
+        rows = self.images[np.asarray(indices, np.intp)]
+        # NumPy moves the channels many times faster than torch's permute().contiguous() does for bytes
+        return torch.from_numpy(np.ascontiguousarray(rows.transpose(0, 3, 1, 2)))
 
 
 def _read_about(path: Path) -> tuple[int, Frame]:
@@ -674,7 +675,7 @@ def _read_index(path: Path, count: int) -> _Index:
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             rows = list(csv.reader(file))[1:]
-        numbers = np.array([row[1:] for row in rows], np.float64).reshape(count, 6)
+        numbers = np.fromiter((float(cell) for row in rows for cell in row[1:]), np.float64).reshape(count, 6)
     except (OSError, ValueError, csv.Error) as error:
         raise ImageError(f"{path} does not describe the {count} images of its pack; make the pack again") from error
     return _Index([row[0] for row in rows], numbers[:, 1::-1].astype(np.int64), numbers[:, 2:])

@@ -1,0 +1,398 @@
+"""Pictures: arrays in, a :class:`matplotlib.figure.Figure` out.
+
+Images are (H, W, 3) uint8, points (K, 2) pixels (x, y). Landmark k has the same colour in every picture.
+The verbs (:func:`show`, :func:`draw_points`, :func:`draw_grid`, :func:`draw_errors`, :func:`draw_heat`) draw on
+the axes of a :func:`sheet`; the other functions arrange them. No state is kept between calls.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike, NDArray
+
+from .geometry import Cells
+
+Image = NDArray[np.uint8]
+Points = NDArray[np.floating[Any]]
+Colours = NDArray[np.float64]
+
+INK, MUTED, RULE, ACCENT = "#1f2933", "#66758a", "#d9e0e8", "#2364d2"
+_TILE = 1.5  # inches
+_NAMED = (
+    "#e6194b", "#2f80ed", "#ffc300", "#2eb872", "#9b51e0", "#ff7a1a", "#19c3d6", "#f032e6", "#a3d900", "#8c5a3c",
+)  # fmt: skip
+_CORNERS = ("#ff2d55", "#ffd60a", "#3d5afe", "#14c78b")  # of a square: top left, top right, bottom left, bottom right
+_GOLDEN = (5**0.5 - 1) / 2
+
+TERM_LABELS = {
+    "loss": "Loss: what training lowers",
+    "matching": "Distance of the matches from the truth",
+    "alignment": "Landmarks off their place (px²)",
+    "diversity": "Landmarks that share a place",
+    "alignment_share": "Alignment as a share of standing still",
+    "distinct_landmarks": "Distinct landmarks",
+    "pairs_per_second": "Training pairs per second",
+    "lr": "Learning rate",
+}
+
+
+def palette(count: int) -> Colours:
+    """``count`` colours (count, 3) in [0, 1]; colour k does not depend on ``count``."""
+    named = [to_rgb(colour) for colour in _NAMED[:count]]
+    more = [
+        colorsys.hsv_to_rgb(k * _GOLDEN % 1, (0.85, 0.55)[k % 2], (0.95, 0.75)[k // 2 % 2])
+        for k in range(len(_NAMED), count)
+    ]
+    return np.array([*named, *more]).reshape(-1, 3)
+
+
+def position_colours(points: Points, size: tuple[int, int]) -> Colours:
+    """Colours (K, 3) of ``points`` (K, 2) that change smoothly over an image of ``size`` (H, W)."""
+    x, y = (np.asarray(points) / (size[1] - 1, size[0] - 1)).clip(0, 1).T[..., None]
+    top_left, top_right, bottom_left, bottom_right = (np.array(to_rgb(corner)) for corner in _CORNERS)
+    blend: Colours = (1 - y) * ((1 - x) * top_left + x * top_right) + y * ((1 - x) * bottom_left + x * bottom_right)
+    return blend
+
+
+def descriptor_colours(features: NDArray[np.floating[Any]]) -> Colours:
+    """Descriptors (N, C, h, w) as colours (N, h, w, 3): their first three principal components over all N images.
+
+    Only directions are compared: the length of a descriptor says how sure it is, not what it describes.
+    """
+    count, channels, height, width = features.shape
+    rows = np.moveaxis(features, 1, -1).reshape(-1, channels).astype(np.float64)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)
+    rows -= rows.mean(0)
+    axes = np.linalg.eigh(rows.T @ rows)[1][:, ::-1][:, :3]
+    axes *= np.sign(axes[np.abs(axes).argmax(0), range(axes.shape[1])])  # eigenvectors have no sign of their own
+    components = np.zeros((len(rows), 3))
+    components[:, : axes.shape[1]] = rows @ axes
+    low, high = np.percentile(components, (2, 98), axis=0)
+    colours = (components - low) / (high - low).clip(1e-12)
+    return colours.clip(0, 1).reshape(count, height, width, 3)
+
+
+def sheet(rows: int, columns: int, title: str, *, tile: float = _TILE) -> tuple[Figure, NDArray[Any]]:
+    """A figure of ``rows`` x ``columns`` square tiles without ticks, and its axes (rows, columns)."""
+    figure = _figure(columns * tile, rows * (tile + 0.14), title)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+    return figure, axes
+
+
+def _figure(width: float, height: float, title: str) -> Figure:
+    lines = textwrap.wrap(title, max(20, int(width * 11.5)))
+    figure = Figure((width, height + 0.22 * len(lines)), dpi=144, layout="constrained", facecolor="white")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)  # type: ignore[union-attr, call-arg]
+    figure.suptitle("\n".join(lines), x=0.008, ha="left", fontsize=10, color=INK, fontweight="bold")
+    return figure
+
+
+def show(ax: Axes, image: Image | Colours, note: str = "", *, smooth: bool = True) -> None:
+    """Show an image with a short note above it; what is drawn later does not change the view."""
+    ax.imshow(image, interpolation="bicubic" if smooth else "nearest")
+    ax.set_autoscale_on(False)
+    if note:
+        ax.set_title(note, fontsize=7.5, color=MUTED, pad=2.5)
+
+
+def draw_points(
+    ax: Axes, points: Points, colours: Colours, *, confidence: ArrayLike | None = None, size: float = 30
+) -> None:
+    """Points (K, 2) in ``colours`` (K, 3) with thin white outlines; unsure ones are smaller and fainter."""
+    sure = np.ones(len(points)) if confidence is None else np.clip(np.asarray(confidence, np.float64), 0, 1)
+    x, y = np.asarray(points, np.float64).reshape(-1, 2).T
+    ax.scatter(
+        x,
+        y,
+        s=size * (0.4 + 0.6 * sure),
+        c=np.column_stack([colours, 0.3 + 0.7 * sure]),
+        edgecolors=[(1.0, 1.0, 1.0, 0.3 + 0.7 * float(s)) for s in sure],
+        linewidths=0.8,
+        zorder=3,
+    )
+
+
+def draw_grid(ax: Axes, positions: Points, rows: Sequence[int], columns: Sequence[int]) -> None:
+    """The lines of a grid of pixels, ``positions`` (H, W, 2) of which say where each is drawn; NaN leaves gaps."""
+    for line in [*(positions[r] for r in rows), *(positions[:, c] for c in columns)]:
+        ax.plot(*line.T, color="black", linewidth=1.5, alpha=0.35, zorder=1)
+        ax.plot(*line.T, color="white", linewidth=0.7, alpha=0.9, zorder=2)
+
+
+def draw_errors(ax: Axes, predicted: Points, truth: Points, colours: Colours) -> None:
+    """True points (K, 2) as circles, predicted ones as crosses, with a line between the two."""
+    for p, t, colour in zip(predicted, truth, colours, strict=True):
+        ax.plot(*np.stack([p, t]).T, color="white", linewidth=2.2, zorder=2)
+        ax.plot(*np.stack([p, t]).T, color=colour, linewidth=1.2, zorder=2)
+    (tx, ty), (px, py) = truth.T, predicted.T
+    rims = [(float(r), float(g), float(b)) for r, g, b in colours]
+    ax.scatter(tx, ty, s=26, facecolors="white", edgecolors=rims, linewidths=1.5, zorder=3)
+    ax.scatter(px, py, s=34, c="white", marker="x", linewidths=3, zorder=4)
+    ax.scatter(px, py, s=26, c=rims, marker="x", linewidths=1.6, zorder=5)
+
+
+def draw_heat(ax: Axes, heat: NDArray[np.floating[Any]], cells: Cells, *, strength: float = 0.85) -> None:
+    """A heat map (h, w) over the image of ``ax``, clear where it is zero, relative to its maximum."""
+    share = np.sqrt(heat / max(float(heat.max()), 1e-12))  # the root shows the second best place too
+    height, width = heat.shape
+    left = cells.offset - cells.stride / 2
+    right, bottom = left + cells.stride * width, left + cells.stride * height
+    colours = matplotlib.colormaps["inferno"](0.15 + 0.85 * share)
+    colours[..., 3] = strength * share
+    ax.imshow(colours, extent=(left, right, bottom, left), interpolation="bilinear", zorder=1)
+
+
+def curves(
+    entries: Sequence[Mapping[str, float]], *, limits: Mapping[str, float] | None = None, title: str = ""
+) -> Figure:
+    """One panel per number of the log: the logged values, and their running mean.
+
+    Args:
+        entries: lines of ``log.jsonl``: ``step``, ``loss``, named terms, ``pairs_per_second``, ``lr``.
+        limits: values worth comparing with, drawn as dashed lines, by name.
+        title: of the figure.
+    """
+    names = [n for n in entries[0] if n != "step"] if entries else []
+    if "matching" in names:  # the only term, so the loss is the same curve
+        names.remove("loss")
+    columns = min(3, max(1, len(names)))
+    rows = max(1, -(-len(names) // columns))
+    figure = _figure(3.0 * max(columns, 2), 1.9 * rows, title or "How training went, step by step")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for name, ax in zip(names, panels, strict=False):
+        points = np.array([(e["step"], e[name]) for e in entries if name in e], np.float64)
+        _curve(ax, points, TERM_LABELS.get(name, name.replace("_", " ").capitalize()), (limits or {}).get(name))
+    for ax in panels[len(names) :]:
+        ax.remove()
+    return figure
+
+
+def _curve(ax: Axes, points: Points, label: str, limit: float | None) -> None:
+    _plain_axes(ax, label)
+    window = max(1, len(points) // 12)
+    smooth = [points[max(0, i - window) : i + 1, 1].mean() for i in range(len(points))]
+    if limit is not None:
+        ax.axhline(limit, color="#d64545", linewidth=1, linestyle=(0, (4, 3)))
+    ax.plot(*points.T, color=ACCENT, alpha=0.3, linewidth=1)
+    ax.plot(points[:, 0], smooth, color=ACCENT, linewidth=1.8, marker="o" if len(points) < 3 else None, markersize=4)
+    ax.yaxis.set_major_locator(MaxNLocator(4))
+    ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    if points[:, 1].min() >= 0:
+        ax.set_ylim(bottom=0)
+
+
+def _plain_axes(ax: Axes, label: str) -> None:
+    ax.set_title(label, fontsize=8.5, color=INK, loc="left")
+    ax.tick_params(labelsize=7.5, colors=MUTED, length=0)
+    ax.grid(axis="y", color=RULE, linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    ax.spines["bottom"].set_color(RULE)
+
+
+def training_pairs(
+    sources: Sequence[Image], targets: Sequence[Image], target_from_source: Points, valid: NDArray[np.bool_]
+) -> Figure:
+    """Both views of training pairs, one above the other, and a grid that moves with the correspondence.
+
+    Args:
+        sources: N images (h, w, 3).
+        targets: N images (h, w, 3).
+        target_from_source: (N, h, w, 2) in pixels of the targets.
+        valid: (N, h, w), where the target shows the source's pixel.
+    """
+    title = "Training pairs: the same point has the same colour in both views"
+    figure, axes = sheet(2, len(sources), title)
+    height, width = valid.shape[1:]
+    rows, columns = (np.linspace(0.1, 0.9, 6) * (n - 1) for n in (height, width))
+    rows, columns = rows.round().astype(int), columns.round().astype(int)
+    still = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float64)
+    for i, (above, below) in enumerate(axes.T):
+        moved = np.where(valid[i][..., None], target_from_source[i], np.nan)
+        kept = np.where(valid[i][..., None], still, np.nan)
+        nodes = valid[i][np.ix_(rows, columns)]
+        colours = position_colours(still[np.ix_(rows, columns)][nodes], (height, width))
+        for ax, image, positions in ((above, sources[i], kept), (below, targets[i], moved)):
+            show(ax, image)
+            draw_grid(ax, positions, list(rows), list(columns))
+            draw_points(ax, positions[np.ix_(rows, columns)][nodes], colours, size=16)
+    _row_labels(axes, ("source view", "target view"))
+    return figure
+
+
+def _row_labels(axes: NDArray[Any], labels: Sequence[str]) -> None:
+    for row, label in zip(axes, labels, strict=True):
+        row[0].set_ylabel(label, fontsize=8, color=MUTED, labelpad=3)
+
+
+def landmarks(
+    images: Sequence[Image],
+    points: Points,
+    *,
+    confidence: ArrayLike | None = None,
+    notes: Sequence[str] = (),
+    columns: int = 6,
+    title: str = "The same landmark has the same colour on every image",
+) -> Figure:
+    """Images with their landmarks.
+
+    Args:
+        images: N images.
+        points: (N, K, 2).
+        confidence: (N, K) in [0, 1].
+        notes: above each image.
+        columns: images per row.
+        title: of the figure.
+    """
+    columns = min(columns, len(images))
+    figure, axes = sheet(-(-len(images) // columns), columns, title)
+    colours = palette(points.shape[1])
+    for i, image in enumerate(images):
+        show(axes.flat[i], image, notes[i] if notes else "")
+        draw_points(
+            axes.flat[i], points[i], colours, confidence=None if confidence is None else np.asarray(confidence)[i]
+        )
+    _drop_rest(axes, len(images))
+    return figure
+
+
+def _drop_rest(axes: NDArray[Any], used: int) -> None:
+    for ax in axes.flat[used:]:
+        ax.remove()
+
+
+def colour_maps(images: Sequence[Image], features: NDArray[np.floating[Any]]) -> Figure:
+    """Images, and below each its descriptors (N, C, h, w) as colours: equal descriptors have equal colours."""
+    figure, axes = sheet(2, len(images), "Descriptors as colours: equal parts should have equal colours")
+    for (above, below), image, colours in zip(axes.T, images, descriptor_colours(features), strict=True):
+        show(above, image)
+        show(below, colours)
+    _row_labels(axes, ("image", "descriptors"))
+    return figure
+
+
+def matches(
+    source: Image, points: Points, targets: Sequence[Image], found: Points, confidence: ArrayLike, *, columns: int = 6
+) -> Figure:
+    """Source points and where they were found, in the same colours.
+
+    Args:
+        source: image.
+        points: (K, 2) in the source.
+        targets: N images.
+        found: (N, K, 2) in the targets.
+        confidence: (N, K) in [0, 1].
+        columns: images per row, the source among them.
+    """
+    everyone = [source, *targets]
+    sure = np.vstack([np.ones((1, len(points))), np.asarray(confidence)])
+    title = "Points of the first image and where they were found on others: large and bright where sure"
+    figure = landmarks(
+        everyone, np.stack([points, *found]), confidence=sure, columns=min(columns, len(everyone)), title=title
+    )
+    figure.axes[0].set_title("source", fontsize=7.5, color=INK, fontweight="bold", pad=2.5)
+    return figure
+
+
+def heat_maps(
+    source: Image, points: Points, targets: Sequence[Image], heat: NDArray[np.floating[Any]], cells: Cells
+) -> Figure:
+    """One row per source point: the source with the point, then where each target could show it.
+
+    Args:
+        source: image.
+        points: (P, 2) in the source.
+        targets: N images.
+        heat: (P, N, h, w), each summing to 1 or not.
+        cells: which pixel each cell of a heat map describes.
+    """
+    title = "Where one point of the first image could lie on the others: the brighter, the likelier"
+    figure, axes = sheet(len(points), 1 + len(targets), title)
+    colours = palette(len(points))
+    for p, row in enumerate(axes):
+        show(row[0], source, "source" if p == 0 else "")
+        draw_points(row[0], points[p : p + 1], colours[p : p + 1], size=60)
+        for ax, image, heated in zip(row[1:], targets, heat[p], strict=True):
+            dimmed = (0.55 * image + 0.45 * image.mean(-1, keepdims=True) * 0.6).astype(np.uint8)
+            show(ax, dimmed)
+            draw_heat(ax, heated, cells)
+    return figure
+
+
+def worst_cases(
+    images: Sequence[Image],
+    predicted: Points,
+    truth: Points,
+    *,
+    through: tuple[Sequence[Image], Points] | None = None,
+    count: int = 8,
+    title: str = "The worst cases: circles are where the points belong, crosses where they were put",
+) -> Figure:
+    """The ``count`` images of largest mean error, worst first, with the error in pixels.
+
+    Args:
+        images: N images.
+        predicted: (N, K, 2).
+        truth: (N, K, 2).
+        through: N further images with points (N, K, 2), shown below: those by way of which ``predicted`` came about.
+        count: of images shown.
+        title: of the figure.
+    """
+    errors = np.nanmean(np.linalg.norm(predicted - truth, axis=-1), axis=-1)
+    order = np.argsort(-np.nan_to_num(errors), kind="stable")[:count]
+    figure, axes = sheet(1 if through is None else 2, len(order), title)
+    colours = palette(truth.shape[1])
+    for i, column in zip(order, axes.T, strict=True):
+        show(column[0], images[i], f"{errors[i]:.1f} px")
+        draw_errors(column[0], predicted[i], truth[i], colours)
+        if through is not None:
+            show(column[1], through[0][i])
+            draw_points(column[1], through[1][i], colours, size=22)
+    if through is not None:
+        _row_labels(axes, ("there and back", "by way of"))
+    return figure
+
+
+def bars(
+    metrics: Mapping[str, Mapping[str, float]],
+    *,
+    labels: Mapping[str, str] | None = None,
+    title: str = "The runs compared: shorter is better",
+) -> Figure:
+    """Runs compared: one panel per metric, one bar per run that has it.
+
+    Args:
+        metrics: values by run, then by metric.
+        labels: of the metrics, in words.
+        title: of the figure; it should say which way is better.
+    """
+    names = list(dict.fromkeys(name for values in metrics.values() for name in values))
+    colours = dict(zip(metrics, palette(len(metrics) + 1)[1:], strict=True))
+    columns = min(3, max(1, len(names)))
+    rows = -(-max(1, len(names)) // columns)
+    figure = _figure(3.1 * max(columns, 2), rows * (0.55 + 0.3 * len(metrics)), title)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for name, ax in zip(names, axes.flat, strict=False):
+        have = {run: values[name] for run, values in metrics.items() if name in values}
+        _plain_axes(ax, (labels or {}).get(name, name.replace("_", " ")))
+        ax.grid(visible=False)
+        ax.set(xticks=[], xlim=(0, 1.2 * max(1e-12, *have.values())))
+        drawn = ax.barh(list(have), list(have.values()), color=[colours[run] for run in have], height=0.62)
+        ax.bar_label(drawn, fmt="%.3g", padding=3, fontsize=8.5, color=INK)
+        ax.invert_yaxis()
+        ax.tick_params(axis="y", labelsize=8.5, colors=INK)
+    _drop_rest(axes, len(names))
+    return figure

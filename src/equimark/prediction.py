@@ -1,0 +1,96 @@
+"""A model over all images of a folder, a .zip, a list or a pack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .geometry import Frame, Placement
+from .images import Framed, PackedImages, Unreadable, is_pack, open_images, progress_bar, read_framed
+from .landmarks import LandmarkTable
+from .model import Image, LandmarkModel, batches
+
+BATCH = 32
+Found = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+class Detector(Protocol):
+    """What finds K landmarks in framed images: a sparse run or a fitted head."""
+
+    @property
+    def frame(self) -> Frame:
+        """The square in which it sees an image."""
+        ...
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """Of the landmarks."""
+        ...
+
+    def detect_framed(self, frames: Tensor, placements: Sequence[Placement]) -> Found:
+        """Points (B, K, 2) in image pixels and confidence (B, K) for ``frames`` (B, 3, S, S) uint8."""
+        ...
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Landmarks of many images.
+
+    Args:
+        table: in pixels of each image as stored, with confidence.
+        unreadable: the images that could not be read.
+    """
+
+    table: LandmarkTable
+    unreadable: tuple[Unreadable, ...]
+
+
+def detect_all(detector: Detector, images: str | Path, *, progress: bool = True) -> Prediction:
+    """The landmarks of every image of a source."""
+    return _predict(detector.detect_framed, images, detector.frame, detector.names, "detecting", progress)
+
+
+def match_all(
+    model: LandmarkModel, source: Image, points: NDArray[np.float64], targets: str | Path, *, progress: bool = True
+) -> Prediction:
+    """Where ``points`` (N, 2), in pixels of ``source``, lie in every target image."""
+    descriptors = model.describe_points(source, points)
+
+    def find(frames: Tensor, placements: Sequence[Placement]) -> Found:
+        return model.match_framed(descriptors, frames, placements)
+
+    return _predict(find, targets, model.frame, None, "matching", progress)
+
+
+def _predict(
+    find: Callable[[Tensor, Sequence[Placement]], Found],
+    images: str | Path,
+    frame: Frame,
+    landmark_names: tuple[str, ...] | None,
+    title: str,
+    progress: bool,
+) -> Prediction:
+    names: list[str] = []
+    unreadable: list[Unreadable] = []
+    found: list[Found] = []
+    count, items = _open(images, frame)
+    with progress_bar(title, count, shown=progress) as advance:
+        for group in _grouped(items, advance):
+            framed = [item for item in group if isinstance(item, Framed)]
+            unreadable += [item for item in group if isinstance(item, Unreadable)]
+            if framed:
+                pixels = torch.from_numpy(np.stack([item.pixels for item in framed])).movedim(-1, 1)
+                found.append(find(pixels, [item.placement for item in framed]))
+                names += [item.name for item in framed]
+    if not found:
+        raise _nothing_read(images, unreadable)
+    points, confidence = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    table = LandmarkTable(tuple(names), points, names=landmark_names, confidence=confidence)
+    return Prediction(table, tuple(unreadable))

@@ -1,0 +1,178 @@
+"""A run folder: images and a recipe in, a trained model out."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import checkpoint, training
+from .checkpoint import CheckpointError
+from .config import ConfigError, RunConfig, load_recipe, make_config, to_mapping
+from .images import PackedImages, is_pack, pack
+from .model import LandmarkModel
+from .networks import Network
+
+PACK_FOLDER = "pack"
+RUN_FILES = (checkpoint.CONFIG_FILE, checkpoint.MODEL_FILE, checkpoint.LOG_FILE, "report.html", "results.json")
+RUN_FOLDERS = (checkpoint.STATE_FOLDER, PACK_FOLDER, "figures")
+_RECIPE_OF_METHOD = {"dve": "dve-smallnet-64", "dense": "dense-smallnet-64", "sparse": "sparse-10"}
+
+Images = str | Path | PackedImages | NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder that training made.
+
+    Args:
+        folder: of the run.
+    """
+
+    folder: Path
+
+    @cached_property
+    def model(self) -> LandmarkModel:
+        """The trained model."""
+        return LandmarkModel.load(self.folder)
+
+    @cached_property
+    def images(self) -> PackedImages | None:
+        """The images of the training, if they are still where they were."""
+        for place in (self.folder / PACK_FOLDER, Path(checkpoint.load(self.folder).data.source)):
+            if is_pack(place):
+                return PackedImages.open(place)
+        return None
+
+
+def train(
+    images: Images,
+    out: str | Path,
+    *,
+    recipe: str | None = None,
+    method: str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    start_from: str | Path | None = None,
+    device: str = "auto",
+    tracker: str | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> Run:
+    """Learn from unlabelled images.
+
+    Args:
+        images: a folder, a .zip, a list of paths, a pack, or frames (N, S, S, 3) uint8.
+        out: folder of the run.
+        recipe: a name (see :func:`equimark.config.recipe_names`) or a YAML file.
+        method: ``dve``, ``dense`` or ``sparse``: its plain recipe, when none is named.
+        resume: go on with the run in ``out``.
+        overwrite: replace the run in ``out``.
+        start_from: a run whose weights to start from (unlabelled fine-tuning).
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        tracker: of Accelerate to log to as well, for example ``tensorboard``.
+        progress: show progress bars.
+        **settings: configuration keys over the recipe's: ``steps=2000``, ``pairs={"margin": 10}``.
+
+    Raises:
+        ImageError, ConfigError, CheckpointError, TrainingError: with a line that says what to do.
+    """
+    folder = Path(out)
+    if resume and overwrite:
+        raise ConfigError("--resume goes on with a run and --overwrite replaces it: give one of them")
+    _check_out(folder, resume=resume, overwrite=overwrite)
+    config = _choose_config(recipe, method, settings, folder if resume else None, start_from)
+    initial = _initial_network(start_from, config) if start_from is not None and not resume else None
+    if overwrite:
+        _remove_run(folder)
+    packed, source = _pack(images, folder, config, progress=progress)
+    if packed.frame.size == config.frame.size:  # the model then frames new images as the pack was framed
+        config = replace(config, frame=packed.frame)
+    training.train(
+        packed,
+        config,
+        folder,
+        source=source,
+        resume=resume,
+        initial=initial,
+        device=device,
+        tracker=tracker,
+        progress=progress,
+    )
+    return Run(folder)
+
+
+def _check_out(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    is_run = (folder / checkpoint.CONFIG_FILE).is_file()
+    if resume:
+        if not is_run:
+            raise CheckpointError(f"there is no run to resume in {folder}; leave out --resume to start one")
+        return
+    if folder.is_file():
+        raise CheckpointError(f"{folder} is a file; --out names a folder to make")
+    if is_run and not overwrite:
+        raise CheckpointError(f"{folder} already holds a run: go on with --resume, or replace it with --overwrite")
+    foreign = {f.name for f in folder.iterdir()} - {*RUN_FILES, *RUN_FOLDERS} if folder.is_dir() else set()
+    if foreign:
+        raise CheckpointError(
+            f"{folder} holds other files ({min(foreign)}, ...): choose a new or empty folder for --out"
+        )
+
+
+def _remove_run(folder: Path) -> None:
+    for name in RUN_FILES:
+        (folder / name).unlink(missing_ok=True)
+    for name in RUN_FOLDERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _choose_config(
+    recipe: str | None,
+    method: str | None,
+    settings: Mapping[str, Any],
+    resumed: Path | None,
+    start_from: str | Path | None,
+) -> RunConfig:
+    """Recipe, or else the run that is gone on with or started from, or else the method's recipe; then ``settings``."""
+    if recipe is not None and method is not None:
+        raise ConfigError("give a recipe or a method, not both")
+    if method is not None and method not in _RECIPE_OF_METHOD:
+        raise ConfigError(f"unknown method {method!r}: choose dve, dense or sparse")
+    earlier = resumed or start_from
+    if recipe is not None or method is not None or earlier is None:
+        base = load_recipe(recipe or _RECIPE_OF_METHOD[method or "dve"]).settings
+    else:
+        base = to_mapping(checkpoint.read_config(Path(earlier)))
+        if resumed is None:
+            base["steps"] = None  # how long the earlier run was says nothing about the fine-tuning
+    return make_config(base, settings)
+
+
+def _initial_network(start_from: str | Path, config: RunConfig) -> Network:
+    earlier = checkpoint.load(Path(start_from))
+    if (earlier.config.network, earlier.config.method == "sparse") != (config.network, config.method == "sparse"):
+        raise ConfigError(
+            f"{start_from} has another network ({earlier.config.method}: {earlier.config.network}) than the new run "
+            f"({config.method}: {config.network}): leave out --recipe to fine-tune it as it is"
+        )
+    return earlier.network
+
+
+def _pack(images: Images, folder: Path, config: RunConfig, *, progress: bool) -> tuple[PackedImages, str]:
+    if isinstance(images, PackedImages):
+        return images, "memory"
+    if isinstance(images, np.ndarray):
+        return PackedImages.from_array(images), "memory"
+    if is_pack(images):
+        return PackedImages.open(images), str(Path(images).resolve())
+    own = folder / PACK_FOLDER
+    if is_pack(own):
+        return PackedImages.open(own), str(Path(images).resolve())
+    folder.mkdir(parents=True, exist_ok=True)
+    return pack(images, own, config.frame, progress=progress), str(Path(images).resolve())
