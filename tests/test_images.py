@@ -1,18 +1,12 @@
-import csv
-import errno
 import io
 import shutil
-import struct
 import threading
 import warnings
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -22,40 +16,12 @@ from equimark.geometry import Frame
 from equimark.images import (
     ImageError,
     ImageSource,
-    PackedImages,
     decode,
     frame_image,
-    is_pack,
     open_images,
-    pack,
+    read_framed,
 )
-
-
-def picture(height: int = 24, width: int = 30, seed: int = 0) -> np.ndarray:
-    """Smooth random colours, so that JPEG keeps them."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), np.uint8)
-    return np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR))
-
-
-def encoded(image: Image.Image | np.ndarray, kind: str = "PNG", **options: object) -> bytes:
-    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def photos(folder: Path, count: int = 6, side: int = 16) -> Path:
-    for i in range(count):
-        path = folder / f"{'ab'[i % 2]}/img{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encoded(picture(side, side, seed=i)))
-    return folder
-
-
-def unreadable(folder: Path) -> list[list[str]]:
-    with (folder / "unreadable.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.reader(file))
-
+from pictures import BROKEN, encoded, photos, picture
 
 # ---- sources
 
@@ -120,7 +86,6 @@ def test_zip_is_read_from_many_threads(tmp_path):
         (lambda p: None, "does not exist"),
         (lambda p: p.mkdir(), "is empty"),
         (lambda p: (p.mkdir(), (p / "a.csv").touch(), (p / "b.csv").touch(), (p / "c").touch()), "2 .csv, 1 without"),
-        (lambda p: (p.mkdir(), (p / "pack.yaml").touch(), (p / "images.u8").touch()), "is a pack already"),
     ],
 )
 def test_errors_of_a_folder(tmp_path, make, message):
@@ -281,26 +246,6 @@ def test_damaged_exif_does_not_matter_and_pillow_stays_silent(monkeypatch):
     assert set(sizes) == {(24, 30)} and warnings.filters == before
 
 
-def bomb() -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
-    )
-
-
-BROKEN = {
-    "truncated.jpg": (encoded(picture(200, 200), "JPEG")[:2000], "truncated"),
-    "truncated.png": (encoded(np.random.default_rng(0).integers(0, 256, (99, 99, 3), np.uint8))[:900], "truncated"),
-    "empty.webp": (b"", "empty file"),
-    "text.png": (b"I am not an image\n" * 9, "not an image"),
-    "bomb.png": (bomb(), "decompression bomb"),
-    "phone.heic": (b"\0\0\0\x18ftypheic", "not an image, or of a kind"),
-}
-
-
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_files_say_why(name):
     data, reason = BROKEN[name]
@@ -422,99 +367,7 @@ def test_frame_errors():
         frame_image(np.zeros((9, 9, 3), np.uint8), Frame(8, "1,0,2,1"))
 
 
-# ---- packing
-
-
-def test_pack_round_trip(tmp_path):
-    folder = photos(tmp_path / "in", 20)
-    for name, (data, _) in BROKEN.items():
-        (folder / name).write_bytes(data)
-    (folder / "a/wide.png").write_bytes(encoded(picture(10, 40)))
-    packed = pack(folder, tmp_path / "deep/out", Frame(16), workers=3, progress=False)
-    assert sorted(path.name for path in (tmp_path / "deep/out").iterdir()) == [
-        "images.u8",
-        "index.csv",
-        "pack.yaml",
-        "unreadable.csv",
-    ]
-    assert is_pack(tmp_path / "deep/out") and not is_pack(folder)
-    source = open_images(folder)
-    assert packed.names == [name for name in source.names if name not in BROKEN] and len(packed) == 21
-    for i, name in enumerate(packed.names):
-        pixels, placement = frame_image(decode((folder / name).read_bytes()).pixels, Frame(16))
-        assert np.array_equal(packed.images[i], pixels) and packed.placement(i) == placement
-    assert packed.image_size(packed.names.index("a/wide.png")) == (10, 40)
-    header, *rows = unreadable(tmp_path / "deep/out")
-    assert header == ["file", "reason"] and [file for file, _ in rows] == sorted(BROKEN)
-    assert all(BROKEN[file][1] in reason for file, reason in rows)
-    again = PackedImages.open(tmp_path / "deep/out")
-    assert isinstance(again.images, np.memmap) and not again.images.flags.writeable
-    assert again.frame == Frame(16) and again.names == packed.names
-    about = yaml.safe_load((tmp_path / "deep/out/pack.yaml").read_text())
-    assert about["count"] == 21 and about["frame"] == {"size": 16, "fit": "centre", "pad": 0, "fill": "edge"}
-
-
-def test_unreadable_is_written_even_when_empty(tmp_path):
-    pack(photos(tmp_path / "in"), tmp_path / "out", Frame(8), progress=False)
-    assert unreadable(tmp_path / "out") == [["file", "reason"]]
-
-
-def test_odd_names_survive(tmp_path):
-    names = ["a, b.png", 'quo"te.png', "ünïcode.png", "line\nbreak.png"]
-    for name in names:
-        (tmp_path / name).write_bytes(encoded(picture()))
-    (tmp_path / "latin\udce9.png").write_bytes(encoded(picture()))
-    packed = pack(tmp_path, tmp_path / "out", Frame(8), progress=False)
-    assert set(PackedImages.open(tmp_path / "out").names) == {*names, "latin\udce9.png"} == set(packed.names)
-
-
-def test_progress_goes_to_standard_error(tmp_path, capsys):
-    pack(photos(tmp_path / "in"), tmp_path / "out", Frame(8))
-    shown = capsys.readouterr()
-    assert shown.out == "" and "6/6" in shown.err
-
-
-def test_what_stands_at_out_is_kept(tmp_path):
-    folder = photos(tmp_path / "in", 2)
-    (tmp_path / "out").mkdir()
-    pack(folder, tmp_path / "out", Frame(8), progress=False)  # an empty folder may be filled
-    with pytest.raises(ImageError, match="--overwrite"):
-        pack(folder, tmp_path / "out", Frame(9), progress=False)
-    assert pack(folder, tmp_path / "out", Frame(9), progress=False, overwrite=True).images.shape == (2, 9, 9, 3)
-    with pytest.raises(ImageError, match="not a pack"):
-        pack(folder, folder, Frame(8), progress=False, overwrite=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
-
-
-def test_no_readable_image(tmp_path):
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in/a.png").write_bytes(b"text")
-    with pytest.raises(ImageError, match=r"none of the 1 images .* a\.png: not an image"):
-        pack(tmp_path / "in", tmp_path / "out", Frame(8), progress=False)
-    assert [path.name for path in tmp_path.iterdir()] == ["in"]
-
-
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
-def test_nothing_is_left_behind(tmp_path, monkeypatch, error):
-    folder = photos(tmp_path / "in")
-
-    def fail(*_: object) -> None:
-        raise error
-
-    monkeypatch.setattr(module, "asdict", fail)  # after the images are written
-    expected = ImageError if isinstance(error, OSError) else KeyboardInterrupt
-    with pytest.raises(expected, match="no space left" if expected is ImageError else None):
-        pack(folder, tmp_path / "out", Frame(8), progress=False)
-    assert [path.name for path in tmp_path.iterdir()] == ["in"]
-
-
-def test_a_disk_too_small_is_noticed_before_the_work(tmp_path, monkeypatch):
-    folder = photos(tmp_path / "in")
-    usage = shutil.disk_usage(tmp_path)._replace(free=100)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    monkeypatch.setattr(module, "_write_images", lambda *_: pytest.fail("worked all the same"))
-    with pytest.raises(ImageError, match="no space left"):
-        pack(folder, tmp_path / "out", Frame(8), progress=False)
+# ---- reading
 
 
 def counting_source(count: int) -> tuple[ImageSource, list[str]]:
@@ -534,7 +387,7 @@ def test_order_and_bounded_window_with_many_workers():
     source, taken = counting_source(1000)
     workers = 8
     ahead = workers * module._CHUNK * module._CHUNKS_AHEAD
-    for i, image in enumerate(module._framed_in_order(source, Frame(8), workers)):
+    for i, image in enumerate(read_framed(source, Frame(8), workers=workers)):
         assert not isinstance(image, str) and image.pixels[0, 0, 0] == i % 256
         assert len(taken) <= i + ahead + module._CHUNK
     assert len(taken) == 1000
@@ -542,67 +395,7 @@ def test_order_and_bounded_window_with_many_workers():
 
 def test_stopping_early_stops_the_workers():
     source, taken = counting_source(1000)
-    framed = module._framed_in_order(source, Frame(8), 2)
+    framed = read_framed(source, Frame(8), workers=2)
     next(framed)
     framed.close()
     assert len(taken) < 200 and not [t for t in threading.enumerate() if "ThreadPool" in t.name]
-
-
-# ---- packs
-
-
-def test_batches(tmp_path):
-    packed = pack(photos(tmp_path / "in"), tmp_path / "out", Frame(16), progress=False)
-    for indices in ([4, 0, 4], np.array([4, 0, 4]), torch.tensor([4, 0, 4])):
-        batch = packed.batch(indices)
-        assert batch.shape == (3, 3, 16, 16) and batch.dtype == torch.uint8 and batch.is_contiguous()
-        assert np.array_equal(batch[0].permute(1, 2, 0).numpy(), packed.images[4])
-    assert packed.batch([]).shape == (0, 3, 16, 16)
-
-
-def test_classes_are_the_first_folders():
-    images = np.zeros((3, 8, 8, 3), np.uint8)
-    assert PackedImages.from_array(images, ["a/1", "b/x/2", "a/3"]).classes == ["a", "b", "a"]
-    assert PackedImages.from_array(images, ["a/1", "a/2", "a/3"]).classes is None
-    assert PackedImages.from_array(images, ["a/1", "b/2", "3"]).classes is None
-    assert PackedImages.from_array(images).classes is None
-
-
-def test_from_array():
-    images = np.random.default_rng(0).integers(0, 256, (3, 12, 12, 3), np.uint8)
-    packed = PackedImages.from_array(images)
-    assert len(packed) == 3 and packed.frame == Frame(12) and packed.names == ["000000", "000001", "000002"]
-    assert packed.placement(2).box == (0, 0, 12, 12) and packed.image_size(0) == (12, 12)
-    assert np.array_equal(packed.batch([1])[0].permute(1, 2, 0).numpy(), images[1])
-    for wrong in (images[..., 0], images[:, :6], images.astype(np.float32)):
-        with pytest.raises(ImageError, match="uint8"):
-            PackedImages.from_array(wrong)
-    with pytest.raises(ImageError, match="2 names"):
-        PackedImages.from_array(images, ["a", "b"])
-
-
-def test_damaged_packs(tmp_path):
-    folder = tmp_path / "out"
-    pack(photos(tmp_path / "in"), folder, Frame(8), progress=False)
-    content, about = (folder / "images.u8").read_bytes(), (folder / "pack.yaml").read_text()
-    (folder / "images.u8").write_bytes(content[:-1])
-    with pytest.raises(ImageError, match="not complete"):
-        PackedImages.open(folder)
-    (folder / "images.u8").write_bytes(content)
-    for damaged, message in (
-        (about.replace("format: 1", "format: 2"), "format 2"),
-        (about.replace("size: 8", "size: -8"), "damaged"),
-        (about.replace("  fill", "  phill"), "damaged"),
-        ("{", "damaged"),
-        ("", "damaged"),
-    ):
-        (folder / "pack.yaml").write_text(damaged)
-        with pytest.raises(ImageError, match=message):
-            PackedImages.open(folder)
-    (folder / "pack.yaml").write_text(about)
-    (folder / "index.csv").write_text("image\n")
-    with pytest.raises(ImageError, match="6 images"):
-        PackedImages.open(folder).placement(0)
-    (folder / "pack.yaml").unlink()
-    with pytest.raises(ImageError, match="not a pack"):
-        PackedImages.open(folder)

@@ -1,1 +1,41 @@
-"""Equimark learns the landmarks of an object category from unlabelled images."""
+"""Equimark learns the landmarks of an object category from unlabelled images.
+
+run = equimark.train("photos/", "runs/photos", method="dve", steps=20_000)
+run.model.match(source, points, target)
+"""
+
+from importlib.metadata import version
+
+from . import objectives
+from .config import RunConfig
+from .geometry import Frame
+from .images import ImageError
+from .landmarks import LandmarkTable
+from .landmarks import read as read_landmarks
+from .landmarks import write as write_landmarks
+from .model import Head, LandmarkModel, Landmarks, Matches
+from .packs import PackedImages, pack
+from .run import Run, train
+from .training import TrainingError
+
+__version__ = version("equimark")
+
+__all__ = [
+    "Frame",
+    "Head",
+    "ImageError",
+    "LandmarkModel",
+    "LandmarkTable",
+    "Landmarks",
+    "Matches",
+    "PackedImages",
+    "Run",
+    "RunConfig",
+    "TrainingError",
+    "__version__",
+    "objectives",
+    "pack",
+    "read_landmarks",
+    "train",
+    "write_landmarks",
+]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import platform
 import shutil
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .config import ConfigError, RunConfig, make_config, to_mapping
+from .files import replace_file, write_text
 from .networks import Network, build_network
 
 CONFIG_FILE = "config.yaml"
@@ -73,32 +73,6 @@ def build(config: RunConfig) -> Network:
     return build_network(spec.name, spec.channels, vector_length=spec.vector_length, sparse=config.method == "sparse")
 
 
-def replace_file(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a temporary sibling, then rename it to ``path``.
-
-    Raises:
-        CheckpointError: if the disk is full or the folder cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"could not write {path}: {error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` by way of a temporary name."""
-
-    def write(temporary: Path) -> None:
-        temporary.write_text(text, encoding="utf-8")
-
-    replace_file(path, write)
-
-
 def write_config(run: Path, config: RunConfig) -> None:
     """Write ``config.yaml``: all keys."""
     write_text(run / CONFIG_FILE, yaml.safe_dump(to_mapping(config), sort_keys=False))
@@ -142,7 +116,10 @@ def save_model(run: Path, network: Network, *, step: int, data: DataIdentity) ->
         "versions": json.dumps(versions()),
     }
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    replace_file(run / MODEL_FILE, lambda path: save_file(weights, path, metadata))
+    try:
+        replace_file(run / MODEL_FILE, lambda path: save_file(weights, path, metadata))
+    except SafetensorError as error:  # how safetensors reports a full disk
+        raise CheckpointError(f"could not write {run / MODEL_FILE}: {error}; the last saved one is kept") from None
 
 
 def load(run: Path) -> Checkpoint:

@@ -1,28 +1,440 @@
-"""The commands: parse, call, print. Every failure is one line on standard error and an exit code."""
+"""The commands: parse, call, print. A failure is one line on standard error and exit code 1, wrong usage 2."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from jsonargparse import SUPPRESS, ArgumentParser, Namespace
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from . import checkpoint, evaluation, landmarks, report, run, tasks
+from . import checkpoint, demo, evaluation, landmarks, plots, prediction, report, run, synthetic
 from .checkpoint import CheckpointError
-from .config import ConfigError, RunConfig, config_keys, load_recipe, make_config, nearest, recipe_names
-from .demo import run_demo
+from .config import ConfigError, config_keys, load_recipe, make_config, nearest, recipe_names, to_mapping
+from .files import replace_file, write_text
 from .geometry import Frame
-from .images import ImageError, pack
+from .images import ImageError, decode, open_images
 from .landmarks import LandmarkError
 from .model import Head, LandmarkModel, ModelError
-from .synthetic import portraits, write
+from .packs import PackedImages, pack
+from .prediction import Prediction
 from .training import TrainingError
 
-FAILURES = (ImageError, LandmarkError, ConfigError, CheckpointError, TrainingError, ModelError, tasks.TaskError)
+Failure = (ImageError, LandmarkError, CheckpointError, TrainingError, ModelError, OSError)
+_Arguments = argparse.Namespace
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    torch.set_flush_denormal(True)  # must precede the first parallel operation of the process
+    parser, commands = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    command = commands[arguments.command]
+    try:
+        if arguments.command == "train":
+            arguments.settings = _settings(rest)
+        else:
+            _refuse(rest, command)
+        arguments.act(arguments)
+    except ConfigError as error:
+        return _complain(error, 2)
+    except Failure as error:
+        return _complain(error, 1)
+    except KeyboardInterrupt:
+        return _complain("interrupted", 1)
+    return 0
+
+
+def _complain(error: object, code: int) -> int:
+    print(f"equimark: {' '.join(str(error).split())}", file=sys.stderr)
+    return code
+
+
+def _refuse(rest: Sequence[str], command: argparse.ArgumentParser) -> None:
+    if rest:
+        options = [option for action in command._actions for option in action.option_strings]
+        raise ConfigError(f"unknown argument {rest[0]!r}{nearest(rest[0], options)}; see {command.prog} --help")
+
+
+def _settings(rest: Sequence[str]) -> dict[str, str]:
+    """Configuration keys given as ``--key value`` or ``--key=value``."""
+    settings: dict[str, str] = {}
+    words = list(rest)
+    while words:
+        option, joined, value = words.pop(0).partition("=")
+        if not option.startswith("--"):
+            raise ConfigError(f"unexpected argument {option!r}; see equimark train --help")
+        if not joined:
+            if not words or words[0].startswith("--"):
+                known = ["overwrite", "resume", "quiet", *config_keys()]
+                raise ConfigError(f"{option} needs a value{nearest(option[2:], known)}")
+            value = words.pop(0)
+        settings[option[2:].replace("-", "_")] = value
+    return settings
+
+
+# ---- the commands -------------------------------------------------------------------------------------------
+
+
+def _demo(arguments: _Arguments) -> None:
+    made = demo.run_demo(arguments.out, seed=arguments.seed, device=arguments.device, progress=not arguments.quiet)
+    print(made.results)
+
+
+def _pack(arguments: _Arguments) -> None:
+    frame = Frame(arguments.size, arguments.frame, arguments.pad, arguments.fill)
+    packed = pack(arguments.images, arguments.out, frame, progress=not arguments.quiet, overwrite=arguments.overwrite)
+    unreadable = len((arguments.out / "unreadable.csv").read_text(encoding="utf-8").splitlines()) - 1
+    note = f"; {unreadable} could not be read, see {arguments.out / 'unreadable.csv'}" if unreadable else ""
+    print(f"packed {len(packed)} images of {frame.size} x {frame.size} into {arguments.out}{note}")
+
+
+def _train(arguments: _Arguments) -> None:
+    settings = arguments.settings
+    if arguments.frame:
+        settings["frame.fit"] = arguments.frame
+    made = run.train(
+        arguments.images,
+        arguments.out,
+        recipe=arguments.recipe,
+        method=arguments.method,
+        resume=arguments.resume,
+        overwrite=arguments.overwrite,
+        start_from=arguments.start_from,
+        device=arguments.device,
+        tracker=arguments.tracker,
+        progress=not arguments.quiet,
+        **settings,
+    )
+    last = checkpoint.read_log(made.folder)[-1]
+    terms = ", ".join(f"{k} {v:.4g}" for k, v in last.items() if k not in ("step", "pairs_per_second", "lr"))
+    print(f"trained {made.folder} for {last['step']} steps: {terms}")
+    print(f"report: {report.write_run_report(made.folder, made.images)}")
+
+
+def _recipes(arguments: _Arguments) -> None:
+    rows = []
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        config = make_config(recipe.settings)
+        network = f"{config.network.name}, {config.network.channels}"
+        rows.append([name, config.method, network, recipe.about["data"], recipe.about["expected"]])
+    _print_table("recipes", ["name", "method", "network", "data of the paper", "expected there"], rows)
+
+
+def _detect(arguments: _Arguments) -> None:
+    model = _load_model(arguments)
+    detector = Head.load(arguments.head, model) if arguments.head else model
+    found = prediction.detect_all(detector, arguments.images, progress=not arguments.quiet)
+    _write_prediction(found, arguments.out)
+
+
+def _match(arguments: _Arguments) -> None:
+    model = _load_model(arguments)
+    source = decode(arguments.source.read_bytes()).pixels
+    points = _parse_points(arguments.points, arguments.source.name)
+    _check_inside(points, source)
+    found = prediction.match_all(model, source, points, arguments.targets, progress=not arguments.quiet)
+    _write_prediction(found, arguments.out)
+    if arguments.plot:
+        _plot_matches(arguments, source, points, found)
+
+
+def _fit(arguments: _Arguments) -> None:
+    model = _load_model(arguments)
+    table = landmarks.read(arguments.landmarks)
+    if table.splits and "train" in table.splits:
+        table = table.split("train")
+    if arguments.labels is not None:
+        if not 1 <= arguments.labels <= len(table):
+            raise LandmarkError(
+                f"--labels must lie between 1 and {len(table)}, the labelled images: {arguments.labels}"
+            )
+        rows = np.random.default_rng(arguments.seed).permutation(len(table))[: arguments.labels]
+        table = table.select(np.sort(rows))
+    images = arguments.images or arguments.landmarks.parent
+    data = evaluation.load_annotated(table, images, model.frame)
+    head = model.fit_frames(data.frames, data.points, table.names)
+    head.save(arguments.out)
+    print(f"fitted {table.points.shape[1]} landmarks from {len(table)} labelled images: {arguments.out}")
+
+
+def _evaluate_matching(arguments: _Arguments) -> None:
+    model = _load_model(arguments, frame=None)
+    table = landmarks.read(arguments.data)
+    if table.splits and arguments.split in table.splits:
+        table = table.split(arguments.split)
+    by_landmarks = arguments.frame == "landmarks"
+    if arguments.frame and not by_landmarks:
+        model = model.with_frame(arguments.frame)
+    data = evaluation.load_annotated(
+        table, arguments.root or arguments.data.parent, model.frame, by_landmarks=by_landmarks
+    )
+    result = evaluation.evaluate_matching(model, data, variant=arguments.variant, seed=arguments.seed)
+    _write_results(
+        arguments,
+        {
+            "protocol": f"matching, {arguments.variant}",
+            "run": str(arguments.run),
+            "data": str(arguments.data),
+            "images": len(data),
+            "seed": arguments.seed,
+            "metrics": result.metrics(),
+        },
+    )
+
+
+def _report(arguments: _Arguments) -> None:
+    images = PackedImages.open(arguments.images) if arguments.images else run.Run(arguments.run).images
+    print(f"report: {report.write_run_report(arguments.run, images)}")
+
+
+def _info(arguments: _Arguments) -> None:
+    kept = checkpoint.load(arguments.run)
+    last = (checkpoint.read_log(arguments.run) or [{}])[-1]
+    rows = [
+        ["method", kept.config.method],
+        ["network", f"{kept.config.network.name}, {kept.config.network.channels} channels"],
+        ["images", f"{kept.data.count} from {kept.data.source}"],
+        ["steps", f"{kept.step} of {kept.config.steps}, batches of {kept.config.batch_size}"],
+        *([name, f"{value:.5g}"] for name, value in last.items() if name != "step"),
+        ["versions", ", ".join(f"{name} {version}" for name, version in kept.versions.items())],
+    ]
+    _print_table(str(arguments.run), ["", ""], rows)
+
+
+def _synthetic(arguments: _Arguments) -> None:
+    drawn = (
+        synthetic.portraits(arguments.count, seed=arguments.seed)
+        if arguments.kind == "portraits"
+        else synthetic.arm(arguments.count, seed=arguments.seed)
+    )
+    synthetic.write(arguments.out, drawn.images, drawn.landmarks)
+    print(f"drew {arguments.count} images and landmarks.csv into {arguments.out}")
+
+
+# ---- what they share ----------------------------------------------------------------------------------------
+
+
+def _load_model(arguments: _Arguments, frame: str | None = "as given") -> LandmarkModel:
+    model = LandmarkModel.load(arguments.run, device=arguments.device)
+    return model.with_frame(arguments.frame) if frame and arguments.frame else model
+
+
+def _parse_points(text: str, image: str) -> NDArray[np.float64]:
+    """Points (N, 2) from ``x,y x,y ...``, or the row of ``image`` in a landmark file."""
+    if Path(text).suffix and Path(text).is_file():
+        table = landmarks.read(text)
+        row = next((i for i, name in enumerate(table.images) if Path(name).name == image), None)
+        if row is None:
+            raise LandmarkError(f"{text} has no row for {image}")
+        visible: NDArray[np.float64] = table.points[row][table.visible[row]]
+        return visible
+    try:
+        return np.array([[float(v) for v in pair.split(",")] for pair in text.split()]).reshape(-1, 2)
+    except ValueError:
+        raise ConfigError(f"--points wants 'x,y x,y ...' or a landmark file, got {text!r}") from None
+
+
+def _check_inside(points: NDArray[np.float64], image: NDArray[np.uint8]) -> None:
+    height, width = image.shape[:2]
+    outside = ((points < -0.5) | (points > [width - 0.5, height - 0.5])).any(-1)
+    if outside.any():
+        x, y = points[outside.argmax()]
+        raise LandmarkError(f"point {x:g},{y:g} lies outside the source image of {width} x {height} pixels")
+
+
+def _write_prediction(found: Prediction, out: Path) -> None:
+    landmarks.write(found.table, out)
+    print(f"{found.table.points.shape[1]} points on {len(found.table)} images: {out}")
+    for item in found.unreadable:
+        print(f"equimark: left out {item.name}: {item.reason}", file=sys.stderr)
+
+
+def _plot_matches(
+    arguments: _Arguments, source: NDArray[np.uint8], points: NDArray[np.float64], found: Prediction, most: int = 11
+) -> None:
+    targets = open_images(arguments.targets)
+    rows = landmarks.match_images(found.table, targets.names)[:most]
+    images = [decode(targets.read(int(i))).pixels for i in rows]
+    assert found.table.confidence is not None
+    figure = plots.matches(source, points, images, found.table.points[:most], found.table.confidence[:most])
+    replace_file(arguments.plot, lambda path: figure.savefig(path, format="png", dpi=150))
+    print(f"picture: {arguments.plot}")
+
+
+def _write_results(arguments: _Arguments, results: dict[str, object]) -> None:
+    if arguments.out:
+        write_text(arguments.out, json.dumps(results, indent=2) + "\n")
+    metrics = results.pop("metrics")
+    assert isinstance(metrics, dict)
+    rows = [[name, f"{value:.3f}"] for name, value in metrics.items()]
+    _print_table(", ".join(f"{key} {value}" for key, value in results.items()), ["metric", "value"], rows)
+
+
+def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(*columns, title=title, title_justify="left", show_header=any(columns))
+    for row in rows:
+        table.add_row(*row)
+    Console(soft_wrap=False).print(table)
+
+
+# ---- arguments ----------------------------------------------------------------------------------------------
+
+
+def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    parser = argparse.ArgumentParser(
+        prog="equimark", description="Learns the landmarks of an object category from unlabelled images."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    made: dict[str, argparse.ArgumentParser] = {}
+
+    def add(name: str, act: Callable[[_Arguments], None], what: str, example: str) -> argparse.ArgumentParser:
+        made[name] = commands.add_parser(
+            name,
+            help=what,
+            description=what[0].upper() + what[1:] + ".",
+            epilog=f"example:\n  equimark {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        made[name].set_defaults(act=act)
+        return made[name]
+
+    _demo_arguments(add("demo", _demo, "draw people, learn their landmarks, measure and show", "demo --out runs/demo"))
+    _pack_arguments(add("pack", _pack, "bring images to one size, for fast training", "pack photos --out packs/photos"))
+    _train_arguments(
+        add("train", _train, "learn from unlabelled images", "train photos --out runs/photos --steps 5000")
+    )
+    add("recipes", _recipes, "list the papers' configurations", "recipes")
+    _detect_arguments(
+        add("detect", _detect, "find landmarks on every image", "detect runs/photos photos --out landmarks.csv")
+    )
+    _match_arguments(
+        add(
+            "match",
+            _match,
+            "find the points of one image on others",
+            'match runs/photos photos/a.jpg --points "40,52 71,50" --targets photos --out matches.csv --plot them.png',
+        )
+    )
+    _fit_arguments(
+        add("fit", _fit, "learn named landmarks from few labels", "fit runs/photos --landmarks labels.csv --out head")
+    )
+    evaluate = add(
+        "evaluate",
+        _evaluate_matching,
+        "measure a run by a protocol of the papers",
+        "evaluate matching runs/faces --data faces/landmarks.csv --out results.json",
+    )
+    _evaluate_arguments(evaluate)
+    shown = add("report", _report, "write report.html of a run", "report runs/photos")
+    shown.add_argument("run", type=Path)
+    shown.add_argument("--images", type=Path, help="a pack to show, if the run's own is gone")
+    add("info", _info, "say what a run is", "info runs/photos").add_argument("run", type=Path)
+    _synthetic_arguments(
+        add("synthetic", _synthetic, "draw images with known landmarks", "synthetic portraits --out drawn --count 500")
+    )
+    return parser, made
+
+
+def _common(parser: argparse.ArgumentParser, *, seed: bool = False, frame: bool = False) -> None:
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    if seed:
+        parser.add_argument("--seed", type=int, default=0)
+    if frame:
+        what = "part of each image that the model sees: centre, letterbox, stretch or x0,y0,x1,y1 in fractions"
+        parser.add_argument("--frame", help=what)
+
+
+def _demo_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"))
+    _common(parser, seed=True)
+
+
+def _pack_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("images", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--size", type=int, default=100, help="side in pixels; 136 for the hourglass recipes")
+    parser.add_argument("--frame", default="centre", help="centre, letterbox, stretch or x0,y0,x1,y1 in fractions")
+    parser.add_argument("--pad", type=int, default=0, help="pixels of surroundings on each side")
+    parser.add_argument("--fill", choices=("edge", "black", "white"), default="edge", help="beyond the image")
+    parser.add_argument("--overwrite", action="store_true", help="replace a pack")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def _train_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("images", type=Path, help="a folder, a .zip, a list of paths or a pack")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--recipe", help="a name (see equimark recipes) or a .yaml file")
+    parser.add_argument("--method", help="dve, dense or sparse, instead of a recipe")
+    parser.add_argument("--resume", action="store_true", help="go on exactly where the run stopped")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run in --out")
+    parser.add_argument("--from", dest="start_from", metavar="RUN", help="start from its weights (fine-tuning)")
+    parser.add_argument("--tracker", help="also log to a tracker, for example tensorboard")
+    _common(parser, frame=True)
+    defaults = to_mapping(make_config({}))
+    keys = "\n".join(f"  --{key} {_value(defaults, key)}" for key in config_keys())
+    parser.epilog = f"{parser.epilog}\n\nconfiguration keys, which go over the recipe's, with their defaults:\n{keys}"
+
+
+def _value(mapping: object, dotted: str) -> object:
+    for part in dotted.split("."):
+        assert isinstance(mapping, dict)
+        mapping = mapping[part]
+    return mapping
+
+
+def _detect_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path)
+    parser.add_argument("images", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="landmark file to write")
+    parser.add_argument("--head", type=Path, help="a fitted head (see equimark fit)")
+    _common(parser, frame=True)
+
+
+def _match_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path)
+    parser.add_argument("source", type=Path, help="an image")
+    parser.add_argument("--points", required=True, help='"x,y x,y ..." in its pixels, or a landmark file')
+    parser.add_argument("--targets", type=Path, required=True, help="images to search")
+    parser.add_argument("--out", type=Path, required=True, help="landmark file to write")
+    parser.add_argument("--plot", type=Path, help="picture (PNG) to write")
+    _common(parser, frame=True)
+
+
+def _fit_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--landmarks", type=Path, required=True, help="labels; of a file with splits, train")
+    parser.add_argument("--images", type=Path, help="where the images are; default: beside the labels")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the head")
+    parser.add_argument("--labels", type=int, help="use only that many labelled images, drawn by --seed")
+    _common(parser, seed=True, frame=True)
+
+
+def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("protocol", choices=("matching",))
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--data", type=Path, required=True, help="a landmark file")
+    parser.add_argument("--root", type=Path, help="where its images are; default: beside it")
+    parser.add_argument("--split", default="test", help="of the landmark file, if it has splits")
+    parser.add_argument("--variant", choices=("cells", "upsampled"), default="cells", help="as released, or as newer")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    parser.add_argument("--seed", type=int, default=0)
+    what = "centre, letterbox, stretch, x0,y0,x1,y1, or landmarks: the 300-W frame around the annotated points"
+    parser.add_argument("--frame", help=what)
+
+
+def _synthetic_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kind", choices=("portraits", "arm"))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -180,7 +180,7 @@ def load_recipe(name_or_file: str) -> Recipe:
         text, name = (_recipe_folder() / f"{name_or_file}.yaml").read_text(encoding="utf-8"), name_or_file
     else:
         raise ConfigError(
-            f"unknown recipe {name_or_file!r}{_nearest(name_or_file, recipe_names())}; "
+            f"unknown recipe {name_or_file!r}{nearest(name_or_file, recipe_names())}; "
             "`equimark recipes` lists them, and a file must end in .yaml"
         )
     try:
@@ -214,7 +214,7 @@ def make_config(*layers: Mapping[str, Any]) -> RunConfig:
     known = set(config_keys())
     for key in _leaves(nested):
         if key not in known:
-            raise ConfigError(f"unknown configuration key {key!r}{_nearest(key, known)}")
+            raise ConfigError(f"unknown configuration key {key!r}{nearest(key, known)}")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(RunConfig, fail_untyped=True)
     try:
@@ -291,6 +291,7 @@ def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
-def _nearest(word: str, known: Any) -> str:
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint at the known word most like this one, or nothing."""
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.4)
     return f" (did you mean {matches[0]!r}?)" if matches else ""

@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from . import checkpoint, detection, evaluation, geometry, pairs, training
+from . import evaluation
 from .evaluation import AnnotatedFrames
-from .images import PackedImages
-from .model import LandmarkModel
+from .files import write_text
+from .packs import PackedImages
 from .run import Run, train
 from .synthetic import portraits
 
@@ -84,14 +83,15 @@ def run_demo(out: Path, *, seed: int = 0, device: str = "auto", progress: bool =
             runs[name] = train(images, out / name, device=device, progress=progress, **options)
     with _timed(seconds, "evaluate"):
         results = {name: evaluation.evaluate_matching(runs[name].model, test).metrics() for name in ("dense", "dve")}
-        results["sparse"] = _sparse_metrics(runs["sparse"].model, test, seed)
+        health = evaluation.evaluate_sparse(runs["sparse"].model, test.frames, seed=seed)
+        results["sparse"] = {name: float(value) for name, value in vars(health).items()}
         head = runs["dve"].model.fit_frames(labelled.frames, labelled.points)
         fitted = head.predict_frames(test.frames)
         results[f"fit_{LABELS}_labels"] = _point_metrics(fitted, test.points)
         mean_shape = np.broadcast_to(labelled.points.mean(0), test.points.shape)
         results["mean_shape"] = _point_metrics(mean_shape, test.points)
     results["seconds"] = {name: round(value, 1) for name, value in seconds.items()}
-    checkpoint.write_text(out / "results.json", json.dumps(results, indent=2) + "\n")
+    write_text(out / "results.json", json.dumps(results, indent=2) + "\n")
     return Demo(results, runs, test, fitted)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -11,10 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from . import geometry, matching
-from .geometry import Frame, Placement
+from . import geometry, matching, objectives
+from .geometry import Frame
+from .images import ImageError, decode, frame_image, open_images
+from .landmarks import LandmarkTable, match_images
 from .model import LandmarkModel, ModelError, batches
 from .pairs import WarpPair, draw_warps
+from .training import cells_correspondence
 from .warps import PRESETS
 
 REFERENCE_SIDE = 70.0  # errors of the matching protocol are given in pixels of a 70 x 70 frame
@@ -24,7 +28,8 @@ Points = NDArray[np.float64]
 
 def distances(predicted: Points, truth: Points) -> Points:
     """Euclidean distances (...) of points (..., 2); NaN where the truth is NaN."""
-    return np.linalg.norm(np.asarray(predicted) - np.asarray(truth), axis=-1)
+    norms: Points = np.linalg.norm(np.asarray(predicted) - np.asarray(truth), axis=-1)
+    return norms
 
 
 def error_iod_percent(predicted: Points, truth: Points, eyes: tuple[int, int]) -> float:
@@ -58,6 +63,37 @@ class AnnotatedFrames:
 
     def __len__(self) -> int:
         return len(self.frames)
+
+
+def load_annotated(
+    table: LandmarkTable, images: str | Path, frame: Frame, *, by_landmarks: bool = False
+) -> AnnotatedFrames:
+    """The images of a landmark table, in a frame.
+
+    Args:
+        table: landmarks in pixels of the images as stored.
+        images: where the images are: a folder, a .zip, a list.
+        frame: of the model.
+        by_landmarks: place the frame by the landmarks (see :func:`frame_by_landmarks`).
+
+    Raises:
+        LandmarkError: if an image of the table is missing or ambiguous.
+        ImageError: if an image of the table cannot be read.
+    """
+    source = open_images(images)
+    frames, points = [], []
+    for row, index in enumerate(match_images(table, source.names)):
+        try:
+            pixels = decode(source.read(int(index))).pixels
+        except ImageError as error:
+            raise ImageError(f"{source.names[int(index)]}: {error}") from None
+        size = (pixels.shape[0], pixels.shape[1])
+        framed, placement = frame_image(
+            pixels, frame_by_landmarks(table.points[row], size, frame.size) if by_landmarks else frame
+        )
+        frames.append(framed)
+        points.append(placement.to_frame(table.points[row]))
+    return AnnotatedFrames(torch.from_numpy(np.stack(frames)).movedim(-1, 1).contiguous(), np.stack(points))
 
 
 @dataclass(frozen=True)
@@ -142,8 +178,8 @@ def _view_pairs(model: LandmarkModel, data: AnnotatedFrames, seed: int) -> Itera
 def _move(warps: WarpPair, points: Tensor) -> tuple[Tensor, Tensor]:
     hidden = points.isnan()
     known = points.nan_to_num().float()
-    moved = (warps.move_to_source(known), warps.move_to_target(known))
-    return moved[0].masked_fill(hidden, torch.nan), moved[1].masked_fill(hidden, torch.nan)
+    source, target = warps.move_to_source(known), warps.move_to_target(known)
+    return source.masked_fill(hidden, torch.nan), target.masked_fill(hidden, torch.nan)
 
 
 def _match_batch(
@@ -179,17 +215,56 @@ def _enlarge(model: LandmarkModel, features: Tensor, side: int) -> Tensor:
     return geometry.sample(features, model.network.cells.to_cells(pixels))
 
 
-def place_by_landmarks(points: Points, frame: Frame, *, width: float = 52.0, up: float = 2.0) -> Placement:
-    """The 300-W frame (METHOD section 5): the box around the landmarks is ``width`` of 100 px wide, moved up by ``up``.
+@dataclass(frozen=True)
+class SparseHealth:
+    """Whether sparse landmarks are distinct and move with the object.
+
+    Args:
+        distinct_landmarks: how many of K stand apart on most images.
+        alignment: squared distance between a landmark and where the warp says it should be, input pixels.
+        alignment_share: that, relative to landmarks that stand still in the frame: 1 is standing still.
+    """
+
+    distinct_landmarks: int
+    alignment: float
+    alignment_share: float
+
+
+def evaluate_sparse(model: LandmarkModel, frames: Tensor, *, seed: int = 0) -> SparseHealth:
+    """Warp unseen images (B, 3, S, S) uint8 as in training and see whether the landmarks follow.
+
+    Raises:
+        ModelError: for a run that has no landmarks of its own.
+    """
+    if not model.is_sparse:
+        raise ModelError("only a sparse run has landmarks of its own")
+    generator = torch.Generator().manual_seed(seed)
+    views = draw_warps(model.config.pairs, len(frames), frames.shape[-1], generator=generator).views(frames / 255)
+    cells = model.network.cells
+    scores = model.features_of(torch.cat([views.source, views.target])).chunk(2)
+    at_cells = cells_correspondence(views, cells, (scores[0].shape[-2], scores[0].shape[-1]))
+    maps = [geometry.spatial_softmax(s) for s in scores]
+    alignment = objectives.map_alignment(maps[0], maps[1], at_cells) * cells.stride**2
+    landmarks = geometry.soft_argmax(maps[0])
+    still = objectives.standing_still(landmarks, at_cells, stride=cells.stride)
+    distinct = objectives.distinct_landmarks(landmarks * cells.stride)
+    return SparseHealth(distinct, float(alignment), float(alignment / still))
+
+
+def frame_by_landmarks(
+    points: Points, image_size: tuple[int, int], frame_size: int, *, width: float = 0.52, up: float = 0.02
+) -> Frame:
+    """The 300-W frame (METHOD section 5): the box around the landmarks is 52 of 100 px wide, moved up by 2 px.
 
     Args:
         points: landmarks (K, 2) in pixels of the image.
-        frame: whose size is kept.
-        width: of the box, in hundredths of the frame.
-        up: by which the content is shifted, in hundredths of the frame.
+        image_size: (H, W) of the image.
+        frame_size: side of the frame in pixels.
+        width: of the box, as a share of the frame.
+        up: by which the content is shifted, as a share of the frame.
     """
     low, high = np.nanmin(points, 0), np.nanmax(points, 0)
-    box_width = high[0] - low[0] + 1
-    side = 100 / width * box_width
-    x0, y0 = (low + high) / 2 + 0.5 - [0, up * box_width / width] - side / 2
-    return Placement((x0, y0, x0 + side, y0 + side), frame.size)
+    side = (high[0] - low[0] + 1) / width
+    corner = (low + high) / 2 + 0.5 + [0, -up * side] - side / 2
+    shares = np.concatenate([corner, corner + side]) / np.tile(image_size[::-1], 2)
+    return Frame(frame_size, fit=",".join(map(repr, shares.tolist())))

@@ -1,10 +1,9 @@
-"""Image folders, and the pack made of one: every image brought to a frame, uint8, in one memory-mapped file.
+"""Image files: where they are, what they show, and that brought to a frame.
 
 * ``open_images`` -> :class:`ImageSource`: what IMAGES means in every command, as names and bytes.
 * ``decode``: the bytes of any common image file -> RGB pixels as a viewer shows them.
 * ``frame_image``: pixels -> the square a network sees, and the :class:`~equimark.geometry.Placement` back.
-* ``pack`` -> :class:`PackedImages`: the whole source in a folder of four files,
-  ``images.u8`` (N, S, S, 3), ``index.csv``, ``unreadable.csv`` and ``pack.yaml``.
+* ``read_framed``: all images of a source in frames, decoded in threads, in order.
 
 Sizes are ``(H, W)`` of the image as stored, after EXIF rotation; colours are RGB uint8.
 An :class:`ImageError` about one file states the reason only: whoever knows the name puts it in front.
@@ -12,34 +11,24 @@ An :class:`ImageError` about one file states the reason only: whoever knows the 
 
 from __future__ import annotations
 
-import csv
-import errno
 import math
 import os
 import re
-import shutil
 import threading
 import warnings
 import zipfile
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, dataclass, field
-from functools import cached_property, partial
+from contextlib import closing
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
-import torch
-import yaml
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
-from torch import Tensor
 
 from equimark.geometry import Fill, Frame, Placement, Size
 
@@ -56,7 +45,6 @@ IMAGE_SUFFIXES = frozenset(
 )
 LIST_SUFFIXES = frozenset({".txt", ".lst", ".list"})
 
-_FORMAT = 1
 _COMMON_KINDS = ("JPEG", "PNG", "WEBP")
 _CHUNK = 8  # images a worker takes at a time
 _CHUNKS_AHEAD = 4  # per worker: bounds what waits in memory to be written
@@ -138,8 +126,6 @@ def open_images(path: str | Path) -> ImageSource:
 
 
 def _open_folder(folder: Path) -> ImageSource:
-    if is_pack(folder):
-        raise ImageError(f"{folder} is a pack already, not a folder of images; open it with PackedImages.open")
     names = _image_names(_files_below(folder), folder)
     return ImageSource(folder, names, lambda name: (folder / name).read_bytes())
 
@@ -400,139 +386,50 @@ def _pad(pixels: Pixels, rows: tuple[int, int], columns: tuple[int, int], fill: 
     return np.pad(pixels, widths, constant_values=0 if fill == "black" else 255)
 
 
-# ---- packing ------------------------------------------------------------------------------------------------
+# ---- reading ------------------------------------------------------------------------------------------------
 
 
-def pack(
-    source_path: str | Path,
-    out: str | Path,
-    frame: Frame,
-    *,
-    progress: bool = True,
-    workers: int | None = None,
-    overwrite: bool = False,
-) -> PackedImages:
-    """Decode every image of a source once, bring it to ``frame`` and write all to the folder ``out``.
-
-    Files that cannot be read are left out and listed in ``unreadable.csv`` (file, reason). Nothing stands at ``out``
-    before all of it is written.
+@dataclass(frozen=True)
+class Framed:
+    """One image brought to a frame.
 
     Args:
-        source_path: as of :func:`open_images`.
-        out: the folder to make.
-        progress: show a bar on standard error.
-        workers: threads that decode; default: one per processor.
-        overwrite: replace a pack that stands at ``out``.
-
-    Raises:
-        ImageError: no readable image, ``out`` is taken, or the disk is full.
+        name: of the image in its source.
+        pixels: (S, S, 3) uint8.
+        size: (H, W) of the image as stored.
+        placement: where the frame lies in it.
     """
-    source = open_images(source_path)
-    out = Path(out).resolve()
-    _check_free(out, overwrite)
-    with _new_folder(out, len(source) * frame.size**2 * 3) as folder:
-        count = _write_images(source, folder, frame, workers or os.cpu_count() or 1, progress)
-        about = {"format": _FORMAT, "count": count, "frame": asdict(frame), "source": source.path.resolve().as_posix()}
-        (folder / "pack.yaml").write_text(yaml.safe_dump(about, sort_keys=False), "utf-8")
-    return PackedImages.open(out)
 
-
-def is_pack(path: str | Path) -> bool:
-    """Whether ``path`` is a folder made by :func:`pack`."""
-    return (Path(path) / "pack.yaml").is_file() and (Path(path) / "images.u8").is_file()
-
-
-def _check_free(out: Path, overwrite: bool) -> None:
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not is_pack(out):
-        raise ImageError(f"{out} exists and is not a pack; choose another --out, or remove it yourself")
-    if not overwrite:
-        raise ImageError(f"{out} holds a pack already; choose another --out, or replace it with --overwrite")
-
-
-@contextmanager
-def _new_folder(out: Path, needed: int) -> Iterator[Path]:
-    """A folder beside ``out`` that takes its place in the end, or vanishes if anything goes wrong."""
-    folder = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    full = ImageError(f"no space left for {out}: this pack takes up to {needed / 1e9:.2f} GB; choose another --out")
-    try:
-        folder.mkdir(parents=True)
-        if shutil.disk_usage(folder).free < needed:
-            raise full
-        yield folder
-        _replace(out, folder)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise full from error
-        raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _replace(out: Path, folder: Path) -> None:
-    if not out.exists():
-        folder.rename(out)
-        return
-    old = folder.with_suffix(".replaced")
-    out.rename(old)
-    folder.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-class _Framed(NamedTuple):
+    name: str
     pixels: Pixels
     size: Size
-    box: Box
+    placement: Placement
 
 
-def _write_images(source: ImageSource, folder: Path, frame: Frame, workers: int, progress: bool) -> int:
-    """Writes ``images.u8``, ``index.csv`` and ``unreadable.csv``; returns how many images could be read."""
-    count = 0
-    reasons: list[str] = []
-    with ExitStack() as stack:
-        pixels = stack.enter_context((folder / "images.u8").open("wb"))
-        index = stack.enter_context(_csv(folder / "index.csv", "image", "width", "height", "x0", "y0", "x1", "y1"))
-        unreadable = stack.enter_context(_csv(folder / "unreadable.csv", "file", "reason"))
-        framed = stack.enter_context(closing(_framed_in_order(source, frame, workers)))
-        advance = stack.enter_context(_progress_bar(len(source), progress))
-        for name, image in zip(source.names, framed, strict=True):
-            if isinstance(image, str):
-                unreadable.writerow((name, image))
-                reasons += [f"{name}: {image}"] if len(reasons) < 3 else []
-            else:
-                pixels.write(image.pixels.data)
-                index.writerow((name, image.size[1], image.size[0], *image.box))
-                count += 1
-            advance()
-    if not count:
-        raise ImageError(f"none of the {len(source)} images of {source.path} can be read; {'; '.join(reasons)}")
-    return count
+@dataclass(frozen=True)
+class Unreadable:
+    """An image that could not be read, and why."""
+
+    name: str
+    reason: str
 
 
-@contextmanager
-def _csv(path: Path, *columns: str) -> Iterator[Any]:
-    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        yield writer
-
-
-def _framed_in_order(source: ImageSource, frame: Frame, workers: int) -> Generator[_Framed | str]:
-    """The images of ``source`` in their order; instead of one that cannot be read, the reason."""
+def read_framed(source: ImageSource, frame: Frame, *, workers: int | None = None) -> Generator[Framed | Unreadable]:
+    """The images of ``source`` in their order, decoded in ``workers`` threads (default: one per processor)."""
     x0, y0, x1, y1 = frame.place((1, 1)).box
     min_side = math.ceil(frame.size / min(x1 - x0, y1 - y0))  # a frame on a part of the image needs more of it
 
-    def one(index: int) -> _Framed | str:
+    def one(index: int) -> Framed | Unreadable:
+        name = source.names[index]
         try:
             image, size = _decode(source.read(index), min_side)
             pixels, placement = _frame(image, frame, size)
         except ImageError as error:
-            return str(error)
-        return _Framed(np.ascontiguousarray(pixels), size, placement.box)
+            return Unreadable(name, str(error))
+        return Framed(name, np.ascontiguousarray(pixels), size, placement)
 
     chunks = (range(first, min(first + _CHUNK, len(source))) for first in range(0, len(source), _CHUNK))
-    with closing(_in_order(lambda chunk: [one(i) for i in chunk], chunks, workers)) as done:
+    with closing(_in_order(lambda chunk: [one(i) for i in chunk], chunks, workers or os.cpu_count() or 1)) as done:
         for chunk in done:
             yield from chunk
 
@@ -550,132 +447,3 @@ def _in_order(work: Callable[[_In], _Out], items: Iterable[_In], workers: int) -
             yield window.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0:,.0f} images/s")
-
-
-@contextmanager
-def _progress_bar(total: int, shown: bool) -> Iterator[Callable[[], None]]:
-    """Gives the function to call after each image."""
-    if not shown:
-        yield lambda: None
-        return
-    columns = (TextColumn("packing"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        yield partial(bar.advance, bar.add_task("packing", total=total))
-
-
-# ---- packs --------------------------------------------------------------------------------------------------
-
-
-class _Index(NamedTuple):
-    names: list[str]
-    sizes: NDArray[np.int64]  # (N, 2): H, W
-    boxes: NDArray[np.float64]  # (N, 4): x0, y0, x1, y1
-
-
-@dataclass(frozen=True, eq=False)
-class PackedImages:
-    """Images of one frame, uint8, in memory or mapped from a pack.
-
-    Args:
-        images: (N, S, S, 3) uint8 RGB, not to be written to.
-        frame: how the images were brought to S x S.
-    """
-
-    images: Pixels
-    frame: Frame
-    _read_index: Callable[[], _Index] = field(repr=False)
-
-    @classmethod
-    def open(cls, folder: str | Path) -> PackedImages:
-        """Map the pack in ``folder``; takes the same short time whatever its size.
-
-        Raises:
-            ImageError: not a pack, of a newer format, or not complete.
-        """
-        folder = Path(folder)
-        if not is_pack(folder):
-            raise ImageError(f"{folder} is not a pack: pack.yaml or images.u8 is missing; make one: equimark pack")
-        count, frame = _read_about(folder / "pack.yaml")
-        shape = (count, frame.size, frame.size, 3)
-        size = (folder / "images.u8").stat().st_size
-        if size != math.prod(shape):
-            raise ImageError(
-                f"{folder / 'images.u8'} has {size} bytes, but {count} images of {frame.size} x {frame.size} take "
-                f"{math.prod(shape)}: the pack is not complete; copy or make it again"
-            )
-        images = np.memmap(folder / "images.u8", np.uint8, "r", shape=shape)
-        return cls(images, frame, partial(_read_index, folder / "index.csv", count))
-
-    @classmethod
-    def from_array(cls, images: Pixels, names: Sequence[str] | None = None, frame: Frame | None = None) -> PackedImages:
-        """Images (N, S, S, 3) uint8 that are in memory already, each its own frame pixel for pixel."""
-        if images.ndim != 4 or images.shape[1:] != (images.shape[1],) * 2 + (3,) or images.dtype != np.uint8:
-            raise ImageError(f"images must be (N, S, S, 3) uint8, got {images.shape} {images.dtype}")
-        count, side = images.shape[:2]
-        frame = frame or Frame(size=side)
-        names = [f"{i:06d}" for i in range(count)] if names is None else list(names)
-        if frame.size != side or len(names) != count:
-            raise ImageError(f"{count} images of side {side} cannot have {len(names)} names and side {frame.size}")
-        index = _Index(names, np.full((count, 2), side), np.tile((0.0, 0.0, side, side), (count, 1)))
-        return cls(images, frame, lambda: index)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    @cached_property
-    def _index(self) -> _Index:
-        return self._read_index()
-
-    @property
-    def names(self) -> list[str]:
-        """Of the images, as in the source."""
-        return self._index.names
-
-    @cached_property
-    def classes(self) -> list[str] | None:
-        """First folder of each image's name, if all images lie in folders and not all in the same one."""
-        folders = [name.split("/", 1)[0] for name in self.names if "/" in name]
-        return folders if len(folders) == len(self) and len(set(folders)) > 1 else None
-
-    def placement(self, index: int) -> Placement:
-        """Where the frame lies in the pixels of the image as stored."""
-        x0, y0, x1, y1 = self._index.boxes[index].tolist()
-        return Placement((x0, y0, x1, y1), self.frame.size)
-
-    def image_size(self, index: int) -> Size:
-        """(H, W) of the image as stored, after EXIF rotation."""
-        height, width = self._index.sizes[index].tolist()
-        return height, width
-
-    def batch(self, indices: ArrayLike | Tensor) -> Tensor:
-        """Images (B, 3, S, S) uint8, contiguous, of ``indices`` (B,)."""
-        rows = self.images[np.asarray(indices, np.intp)]
-        # NumPy moves the channels many times faster than torch's permute().contiguous() does for bytes
-        return torch.from_numpy(np.ascontiguousarray(rows.transpose(0, 3, 1, 2)))
-
-
-def _read_about(path: Path) -> tuple[int, Frame]:
-    """Count and frame that ``pack.yaml`` states."""
-    try:
-        about = yaml.safe_load(path.read_text("utf-8"))
-        version = int(about["format"])
-        if version == _FORMAT:
-            return int(about["count"]), Frame(**about["frame"])
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise ImageError(f"{path} is damaged ({error!r}); make the pack again: equimark pack") from error
-    raise ImageError(f"{path} has format {version}, this version reads {_FORMAT}; make the pack again: equimark pack")
-
-
-def _read_index(path: Path, count: int) -> _Index:
-    try:
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            rows = list(csv.reader(file))[1:]
-        numbers = np.fromiter((float(cell) for row in rows for cell in row[1:]), np.float64).reshape(count, 6)
-    except (OSError, ValueError, csv.Error) as error:
-        raise ImageError(f"{path} does not describe the {count} images of its pack; make the pack again") from error
-    return _Index([row[0] for row in rows], numbers[:, 1::-1].astype(np.int64), numbers[:, 2:])

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -26,6 +25,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from equimark.files import replace_file
 from equimark.images import IMAGE_SUFFIXES
 
 _Floats = NDArray[np.float64]
@@ -151,13 +151,7 @@ def write(table: LandmarkTable, path: str | Path) -> None:
     """
     path = Path(path)
     writer = _for_ending(path, _WRITERS)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        writer(table, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    replace_file(path, lambda temporary: writer(table, temporary))
 
 
 def _for_ending(path: Path, formats: dict[str, _Format]) -> _Format:

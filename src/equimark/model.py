@@ -18,12 +18,14 @@ from torch import Tensor
 from . import checkpoint, detection, matching
 from .checkpoint import CheckpointError
 from .config import RunConfig
+from .files import replace_file, write_text
 from .geometry import Frame, Placement
 from .images import frame_image
 from .networks import Network
 from .regression import PrototypeRegressor
 
 Image = NDArray[np.uint8]
+Found = tuple[NDArray[np.float64], NDArray[np.float64]]  # points and their confidence
 
 
 class ModelError(ValueError):
@@ -88,6 +90,11 @@ class LandmarkModel:
         return self.config.method == "sparse"
 
     @property
+    def names(self) -> tuple[str, ...] | None:
+        """Of the landmarks: learned ones have none."""
+        return None
+
+    @property
     def frame(self) -> Frame:
         """The square in which the network sees an image."""
         return self.config.frame
@@ -140,10 +147,14 @@ class LandmarkModel:
 
     def match_descriptors(self, descriptors: Tensor, target: Image) -> Matches:
         """Where descriptors (N, C) lie in ``target``."""
-        features, placement = self._look(target)
-        located = matching.locate(matching.similarity(descriptors[None], features))
-        points, confidence = self._in_image(located, [placement])
+        points, confidence = self.match_framed(descriptors, *self.frames_of([target]))
         return Matches(points[0], confidence[0])
+
+    def match_framed(self, descriptors: Tensor, frames: Tensor, placements: Sequence[Placement]) -> Found:
+        """Where descriptors (N, C) lie in ``frames`` (B, 3, S, S) uint8: (B, N, 2) in image pixels, (B, N)."""
+        features = self.features(frames)
+        scores = matching.similarity(descriptors.expand(len(features), -1, -1), features)
+        return self.in_image(matching.locate(scores), placements)
 
     def detect(self, image: Image) -> Landmarks:
         """The K landmarks of a sparse run in an image.
@@ -151,18 +162,17 @@ class LandmarkModel:
         Raises:
             ModelError: for a run that has descriptors instead.
         """
-        points, confidence = self.detect_batch([image])
+        points, confidence = self.detect_framed(*self.frames_of([image]))
         return Landmarks(points[0], confidence[0])
 
-    def detect_batch(self, images: Sequence[Image]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The K landmarks (B, K, 2) and their confidence (B, K) in several images of any sizes."""
+    def detect_framed(self, frames: Tensor, placements: Sequence[Placement]) -> Found:
+        """The K landmarks (B, K, 2), in image pixels, and their confidence (B, K) in ``frames`` (B, 3, S, S) uint8."""
         if not self.is_sparse:
             raise ModelError(
                 f"a {self.config.method} run has descriptors, not landmarks of its own: give it a fitted head "
                 "(equimark fit, then --head), or match points with equimark match"
             )
-        frames, placements = self._frames(images)
-        return self._in_image(detection.detect(self.features(frames)), placements)
+        return self.in_image(detection.detect(self.features(frames)), placements)
 
     def fit(self, images: Sequence[Image], points: ArrayLike, names: Sequence[str] | None = None) -> Head:
         """Named landmarks from few labelled images.
@@ -182,7 +192,7 @@ class LandmarkModel:
             raise ModelError(f"{len(images)} images need points of shape ({len(images)}, K, 2), got {labels.shape}")
         if names is not None and len(names) != labels.shape[1]:
             raise ModelError(f"{labels.shape[1]} landmarks were given {len(names)} names")
-        frames, placements = self._frames(images)
+        frames, placements = self.frames_of(images)
         in_frame = np.stack([place.to_frame(p) for place, p in zip(placements, labels, strict=True)])
         return self.fit_frames(frames, in_frame, names)
 
@@ -197,17 +207,17 @@ class LandmarkModel:
         return Head(self, regressor, tuple(names) if names is not None else None)
 
     def _look(self, image: Image) -> tuple[Tensor, Placement]:
-        frames, placements = self._frames([image])
+        frames, placements = self.frames_of([image])
         return self.features(frames), placements[0]
 
-    def _frames(self, images: Sequence[Image]) -> tuple[Tensor, list[Placement]]:
+    def frames_of(self, images: Sequence[Image]) -> tuple[Tensor, list[Placement]]:
+        """Images (H, W, 3) of any sizes brought to the frame: (B, 3, S, S) uint8, and how each lies in it."""
         framed = [frame_image(_check_image(image), self.frame) for image in images]
         pixels = np.stack([frame for frame, _ in framed])
         return torch.from_numpy(pixels).movedim(-1, 1), [placement for _, placement in framed]
 
-    def _in_image(
-        self, located: matching.Located, placements: Sequence[Placement]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def in_image(self, located: matching.Located, placements: Sequence[Placement]) -> Found:
+        """Positions in cells as positions in the pixels of each image, and their confidence."""
         in_frame = self.network.cells.to_pixels(located.positions).double().numpy()
         points = np.stack([place.to_image(p) for place, p in zip(placements, in_frame, strict=True)])
         return points, located.confidence.double().numpy()
@@ -229,12 +239,16 @@ class Head:
 
     def predict(self, images: Sequence[Image]) -> NDArray[np.float64]:
         """Landmarks (B, K, 2) in pixels of each image."""
-        return self.detect_batch(images)[0]
+        return self.detect_framed(*self.model.frames_of(images))[0]
 
-    def detect_batch(self, images: Sequence[Image]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Landmarks (B, K, 2) in pixels of each image and their confidence (B, K)."""
-        frames, placements = self.model._frames(images)
-        return self.model._in_image(self.regressor.predict(self.model.features(frames)), placements)
+    def detect_framed(self, frames: Tensor, placements: Sequence[Placement]) -> Found:
+        """Landmarks (B, K, 2), in image pixels, and their confidence (B, K) in ``frames`` (B, 3, S, S) uint8."""
+        return self.model.in_image(self.regressor.predict(self.model.features(frames)), placements)
+
+    @property
+    def frame(self) -> Frame:
+        """The square in which the model sees an image."""
+        return self.model.frame
 
     def predict_frames(self, frames: Tensor) -> NDArray[np.float64]:
         """Landmarks (B, K, 2) in pixels of ``frames`` (B, 3, S, S) uint8."""
@@ -252,8 +266,8 @@ class Head:
             "frame": self.model.frame.fit,
         }
         tensors = {name: value.contiguous() for name, value in self.regressor.tensors().items()}
-        checkpoint.replace_file(folder / "head.safetensors", lambda path: save_file(tensors, path))
-        checkpoint.write_text(folder / "head.yaml", yaml.safe_dump(about, sort_keys=False))
+        replace_file(folder / "head.safetensors", lambda path: save_file(tensors, path))
+        write_text(folder / "head.yaml", yaml.safe_dump(about, sort_keys=False))
 
     @classmethod
     def load(cls, folder: str | Path, model: LandmarkModel) -> Head:

@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
@@ -27,21 +28,21 @@ Points = NDArray[np.floating[Any]]
 Colours = NDArray[np.float64]
 
 INK, MUTED, RULE, ACCENT = "#1f2933", "#66758a", "#d9e0e8", "#2364d2"
-_TILE = 1.5  # inches
+_WIDTH, _LARGEST_TILE = 9.0, 1.8  # inches
+_DPI = 144
 _NAMED = (
-    "#e6194b", "#2f80ed", "#ffc300", "#2eb872", "#9b51e0", "#ff7a1a", "#19c3d6", "#f032e6", "#a3d900", "#8c5a3c",
+    "#e6194b", "#2f80ed", "#ff8c1a", "#2eb872", "#9b51e0", "#ffd000", "#19c3d6", "#f032e6", "#a3d900", "#8c5a3c",
 )  # fmt: skip
-_CORNERS = ("#ff2d55", "#ffd60a", "#3d5afe", "#14c78b")  # of a square: top left, top right, bottom left, bottom right
 _GOLDEN = (5**0.5 - 1) / 2
 
 TERM_LABELS = {
-    "loss": "Loss: what training lowers",
-    "matching": "Distance of the matches from the truth",
+    "loss": "Loss",
+    "matching": "Loss: distance of the matches",
     "alignment": "Landmarks off their place (px²)",
     "diversity": "Landmarks that share a place",
-    "alignment_share": "Alignment as a share of standing still",
+    "alignment_share": "Share of standing still",
     "distinct_landmarks": "Distinct landmarks",
-    "pairs_per_second": "Training pairs per second",
+    "pairs_per_second": "Pairs per second",
     "lr": "Learning rate",
 }
 
@@ -57,11 +58,10 @@ def palette(count: int) -> Colours:
 
 
 def position_colours(points: Points, size: tuple[int, int]) -> Colours:
-    """Colours (K, 3) of ``points`` (K, 2) that change smoothly over an image of ``size`` (H, W)."""
-    x, y = (np.asarray(points) / (size[1] - 1, size[0] - 1)).clip(0, 1).T[..., None]
-    top_left, top_right, bottom_left, bottom_right = (np.array(to_rgb(corner)) for corner in _CORNERS)
-    blend: Colours = (1 - y) * ((1 - x) * top_left + x * top_right) + y * ((1 - x) * bottom_left + x * bottom_right)
-    return blend
+    """Colours (K, 3) of ``points`` (K, 2) in an image of ``size`` (H, W): hue by x, depth by y."""
+    x, y = (np.asarray(points) / (size[1] - 1, size[0] - 1)).clip(0, 1).reshape(-1, 2).T
+    hue, saturation, value = 0.85 * x, 0.45 + 0.55 * y, 1 - 0.35 * y
+    return np.array([colorsys.hsv_to_rgb(*each) for each in zip(hue, saturation, value, strict=True)]).reshape(-1, 3)
 
 
 def descriptor_colours(features: NDArray[np.floating[Any]]) -> Colours:
@@ -78,26 +78,51 @@ def descriptor_colours(features: NDArray[np.floating[Any]]) -> Colours:
     components = np.zeros((len(rows), 3))
     components[:, : axes.shape[1]] = rows @ axes
     low, high = np.percentile(components, (2, 98), axis=0)
-    colours = (components - low) / (high - low).clip(1e-12)
-    return colours.clip(0, 1).reshape(count, height, width, 3)
+    colours: Colours = ((components - low) / (high - low).clip(1e-12)).clip(0, 1)
+    return colours.reshape(count, height, width, 3)
 
 
-def sheet(rows: int, columns: int, title: str, *, tile: float = _TILE) -> tuple[Figure, NDArray[Any]]:
-    """A figure of ``rows`` x ``columns`` square tiles without ticks, and its axes (rows, columns)."""
-    figure = _figure(columns * tile, rows * (tile + 0.14), title)
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for ax in axes.flat:
+def sheet(
+    rows: int, columns: int, title: str, *, labelled: bool = False, noted: bool = False
+) -> tuple[Figure, NDArray[Any]]:
+    """A figure of ``rows`` x ``columns`` square tiles without ticks, and its axes (rows, columns).
+
+    The title stands above, with room for notes over the first row; ``noted`` leaves room for notes over the others
+    too, ``labelled`` for labels to the left of the rows.
+    """
+    left, top, gap = (0.2 if labelled else 0.02), 0.15, 0.05  # inches
+    between = 0.2 if noted else gap
+    tile = min(_LARGEST_TILE, (_WIDTH - left) / columns - gap)
+    width, height = left + columns * (tile + gap), top + rows * (tile + between)
+    figure, title_height = _figure(width, height, title)
+    height += title_height
+    axes = np.empty((rows, columns), object)
+    for row, column in np.ndindex(rows, columns):
+        x, y = left + column * (tile + gap), height - title_height - top - tile - row * (tile + between)
+        ax = figure.add_axes((x / width, y / height, tile / width, tile / height))
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
+        axes[row, column] = ax
     return figure, axes
 
 
-def _figure(width: float, height: float, title: str) -> Figure:
+def _figure(width: float, height: float, title: str) -> tuple[Figure, float]:
+    """A figure of that size in inches plus a title, and the height of the title."""
     lines = textwrap.wrap(title, max(20, int(width * 11.5)))
-    figure = Figure((width, height + 0.22 * len(lines)), dpi=144, layout="constrained", facecolor="white")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)  # type: ignore[union-attr, call-arg]
-    figure.suptitle("\n".join(lines), x=0.008, ha="left", fontsize=10, color=INK, fontweight="bold")
-    return figure
+    title_height = 0.08 + 0.17 * len(lines)
+    figure = Figure((width, height + title_height), dpi=_DPI, facecolor="white")
+    figure.suptitle(
+        "\n".join(lines), x=0.02 / width, y=1 - 0.03 / (height + title_height), ha="left", va="top",
+        fontsize=10, color=INK, fontweight="bold",
+    )  # fmt: skip
+    return figure, title_height
+
+
+def _panels(rows: int, columns: int, width: float, height: float, title: str) -> tuple[Figure, NDArray[Any]]:
+    figure, title_height = _figure(width, height, title)
+    share = title_height / (height + title_height)
+    figure.set_layout_engine(ConstrainedLayoutEngine(rect=(0, 0, 1, 1 - share)))
+    return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 def show(ax: Axes, image: Image | Colours, note: str = "", *, smooth: bool = True) -> None:
@@ -125,11 +150,23 @@ def draw_points(
     )
 
 
+def draw_rings(ax: Axes, points: Points, colours: Colours) -> None:
+    """Points (K, 2) as open rings: places to compare the dots of :func:`draw_points` with."""
+    x, y = np.asarray(points, np.float64).reshape(-1, 2).T
+    rims = _rims(colours)
+    ax.scatter(x, y, s=70, facecolors="none", edgecolors="white", linewidths=2.2, zorder=2)
+    ax.scatter(x, y, s=70, facecolors="none", edgecolors=rims, linewidths=1.1, zorder=2)
+
+
+def _rims(colours: Colours) -> list[tuple[float, float, float]]:
+    return [(float(red), float(green), float(blue)) for red, green, blue in colours]
+
+
 def draw_grid(ax: Axes, positions: Points, rows: Sequence[int], columns: Sequence[int]) -> None:
     """The lines of a grid of pixels, ``positions`` (H, W, 2) of which say where each is drawn; NaN leaves gaps."""
     for line in [*(positions[r] for r in rows), *(positions[:, c] for c in columns)]:
-        ax.plot(*line.T, color="black", linewidth=1.5, alpha=0.35, zorder=1)
-        ax.plot(*line.T, color="white", linewidth=0.7, alpha=0.9, zorder=2)
+        ax.plot(*line.T, color="black", linewidth=1.4, alpha=0.25, zorder=1)
+        ax.plot(*line.T, color="white", linewidth=0.6, alpha=0.8, zorder=2)
 
 
 def draw_errors(ax: Axes, predicted: Points, truth: Points, colours: Colours) -> None:
@@ -138,25 +175,28 @@ def draw_errors(ax: Axes, predicted: Points, truth: Points, colours: Colours) ->
         ax.plot(*np.stack([p, t]).T, color="white", linewidth=2.2, zorder=2)
         ax.plot(*np.stack([p, t]).T, color=colour, linewidth=1.2, zorder=2)
     (tx, ty), (px, py) = truth.T, predicted.T
-    rims = [(float(r), float(g), float(b)) for r, g, b in colours]
+    rims = _rims(colours)
     ax.scatter(tx, ty, s=26, facecolors="white", edgecolors=rims, linewidths=1.5, zorder=3)
     ax.scatter(px, py, s=34, c="white", marker="x", linewidths=3, zorder=4)
     ax.scatter(px, py, s=26, c=rims, marker="x", linewidths=1.6, zorder=5)
 
 
-def draw_heat(ax: Axes, heat: NDArray[np.floating[Any]], cells: Cells, *, strength: float = 0.85) -> None:
+def draw_heat(ax: Axes, heat: NDArray[np.floating[Any]], cells: Cells, *, strength: float = 1.0) -> None:
     """A heat map (h, w) over the image of ``ax``, clear where it is zero, relative to its maximum."""
-    share = np.sqrt(heat / max(float(heat.max()), 1e-12))  # the root shows the second best place too
+    share = np.sqrt(heat / max(float(heat.max()), 1e-12))  # the root lets the second best place show
     height, width = heat.shape
     left = cells.offset - cells.stride / 2
     right, bottom = left + cells.stride * width, left + cells.stride * height
-    colours = matplotlib.colormaps["inferno"](0.15 + 0.85 * share)
+    colours = matplotlib.colormaps["inferno"](0.35 + 0.6 * share)
     colours[..., 3] = strength * share
     ax.imshow(colours, extent=(left, right, bottom, left), interpolation="bilinear", zorder=1)
 
 
 def curves(
-    entries: Sequence[Mapping[str, float]], *, limits: Mapping[str, float] | None = None, title: str = ""
+    entries: Sequence[Mapping[str, float]],
+    *,
+    limits: Mapping[str, float] | None = None,
+    title: str = "Training, step by step",
 ) -> Figure:
     """One panel per number of the log: the logged values, and their running mean.
 
@@ -168,10 +208,10 @@ def curves(
     names = [n for n in entries[0] if n != "step"] if entries else []
     if "matching" in names:  # the only term, so the loss is the same curve
         names.remove("loss")
-    columns = min(3, max(1, len(names)))
+    columns = 4 if len(names) > 6 else 3
     rows = max(1, -(-len(names) // columns))
-    figure = _figure(3.0 * max(columns, 2), 1.9 * rows, title or "How training went, step by step")
-    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    figure, axes = _panels(rows, columns, _WIDTH, 1.7 * rows, title)
+    panels = list(axes.flat)
     for name, ax in zip(names, panels, strict=False):
         points = np.array([(e["step"], e[name]) for e in entries if name in e], np.float64)
         _curve(ax, points, TERM_LABELS.get(name, name.replace("_", " ").capitalize()), (limits or {}).get(name))
@@ -182,16 +222,18 @@ def curves(
 
 def _curve(ax: Axes, points: Points, label: str, limit: float | None) -> None:
     _plain_axes(ax, label)
-    window = max(1, len(points) // 12)
-    smooth = [points[max(0, i - window) : i + 1, 1].mean() for i in range(len(points))]
-    if limit is not None:
-        ax.axhline(limit, color="#d64545", linewidth=1, linestyle=(0, (4, 3)))
+    reach = len(points) // 25
+    smooth = [points[max(0, i - reach) : i + reach + 1, 1].mean() for i in range(len(points))]
     ax.plot(*points.T, color=ACCENT, alpha=0.3, linewidth=1)
     ax.plot(points[:, 0], smooth, color=ACCENT, linewidth=1.8, marker="o" if len(points) < 3 else None, markersize=4)
     ax.yaxis.set_major_locator(MaxNLocator(4))
     ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     if points[:, 1].min() >= 0:
         ax.set_ylim(bottom=0)
+    if limit is not None:
+        ax.axhline(limit, color="#d64545", linewidth=1, linestyle=(0, (4, 3)))
+        # What a run begins with is often far beyond; what matters happens near the limit.
+        ax.set_ylim(top=min(2.5 * limit, 1.08 * max(limit, float(points[:, 1].max()))))
 
 
 def _plain_axes(ax: Axes, label: str) -> None:
@@ -215,9 +257,9 @@ def training_pairs(
         valid: (N, h, w), where the target shows the source's pixel.
     """
     title = "Training pairs: the same point has the same colour in both views"
-    figure, axes = sheet(2, len(sources), title)
+    figure, axes = sheet(2, len(sources), title, labelled=True)
     height, width = valid.shape[1:]
-    rows, columns = (np.linspace(0.1, 0.9, 6) * (n - 1) for n in (height, width))
+    rows, columns = (np.linspace(0.1, 0.9, 5) * (n - 1) for n in (height, width))
     rows, columns = rows.round().astype(int), columns.round().astype(int)
     still = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float64)
     for i, (above, below) in enumerate(axes.T):
@@ -228,7 +270,7 @@ def training_pairs(
         for ax, image, positions in ((above, sources[i], kept), (below, targets[i], moved)):
             show(ax, image)
             draw_grid(ax, positions, list(rows), list(columns))
-            draw_points(ax, positions[np.ix_(rows, columns)][nodes], colours, size=16)
+            draw_points(ax, positions[np.ix_(rows, columns)][nodes], colours, size=24)
     _row_labels(axes, ("source view", "target view"))
     return figure
 
@@ -243,6 +285,7 @@ def landmarks(
     points: Points,
     *,
     confidence: ArrayLike | None = None,
+    expected: Points | None = None,
     notes: Sequence[str] = (),
     columns: int = 6,
     title: str = "The same landmark has the same colour on every image",
@@ -253,18 +296,20 @@ def landmarks(
         images: N images.
         points: (N, K, 2).
         confidence: (N, K) in [0, 1].
+        expected: (N, K, 2), where the landmarks should lie, drawn as rings.
         notes: above each image.
         columns: images per row.
         title: of the figure.
     """
     columns = min(columns, len(images))
-    figure, axes = sheet(-(-len(images) // columns), columns, title)
+    figure, axes = sheet(-(-len(images) // columns), columns, title, noted=any(notes[columns:]))
     colours = palette(points.shape[1])
+    sure = np.ones(points.shape[:2]) if confidence is None else np.asarray(confidence)
     for i, image in enumerate(images):
         show(axes.flat[i], image, notes[i] if notes else "")
-        draw_points(
-            axes.flat[i], points[i], colours, confidence=None if confidence is None else np.asarray(confidence)[i]
-        )
+        if expected is not None:
+            draw_rings(axes.flat[i], expected[i], colours)
+        draw_points(axes.flat[i], points[i], colours, confidence=sure[i])
     _drop_rest(axes, len(images))
     return figure
 
@@ -276,7 +321,7 @@ def _drop_rest(axes: NDArray[Any], used: int) -> None:
 
 def colour_maps(images: Sequence[Image], features: NDArray[np.floating[Any]]) -> Figure:
     """Images, and below each its descriptors (N, C, h, w) as colours: equal descriptors have equal colours."""
-    figure, axes = sheet(2, len(images), "Descriptors as colours: equal parts should have equal colours")
+    figure, axes = sheet(2, len(images), "Descriptors as colours: equal parts should have equal colours", labelled=True)
     for (above, below), image, colours in zip(axes.T, images, descriptor_colours(features), strict=True):
         show(above, image)
         show(below, colours)
@@ -308,7 +353,13 @@ def matches(
 
 
 def heat_maps(
-    source: Image, points: Points, targets: Sequence[Image], heat: NDArray[np.floating[Any]], cells: Cells
+    source: Image,
+    points: Points,
+    targets: Sequence[Image],
+    heat: NDArray[np.floating[Any]],
+    cells: Cells,
+    *,
+    colours: Colours | None = None,
 ) -> Figure:
     """One row per source point: the source with the point, then where each target could show it.
 
@@ -318,18 +369,23 @@ def heat_maps(
         targets: N images.
         heat: (P, N, h, w), each summing to 1 or not.
         cells: which pixel each cell of a heat map describes.
+        colours: (P, 3) of the points; those of the palette by default.
     """
     title = "Where one point of the first image could lie on the others: the brighter, the likelier"
     figure, axes = sheet(len(points), 1 + len(targets), title)
-    colours = palette(len(points))
+    colours = palette(len(points)) if colours is None else colours
     for p, row in enumerate(axes):
         show(row[0], source, "source" if p == 0 else "")
         draw_points(row[0], points[p : p + 1], colours[p : p + 1], size=60)
         for ax, image, heated in zip(row[1:], targets, heat[p], strict=True):
-            dimmed = (0.55 * image + 0.45 * image.mean(-1, keepdims=True) * 0.6).astype(np.uint8)
-            show(ax, dimmed)
+            show(ax, _night(image))
             draw_heat(ax, heated, cells)
     return figure
+
+
+def _night(image: Image) -> Image:
+    """An image on which light shows: nearly grey, and dark."""
+    return np.asarray(0.12 * image + 0.38 * image.mean(-1, keepdims=True), np.uint8)
 
 
 def worst_cases(
@@ -351,9 +407,9 @@ def worst_cases(
         count: of images shown.
         title: of the figure.
     """
-    errors = np.nanmean(np.linalg.norm(predicted - truth, axis=-1), axis=-1)
-    order = np.argsort(-np.nan_to_num(errors), kind="stable")[:count]
-    figure, axes = sheet(1 if through is None else 2, len(order), title)
+    errors = mean_errors(predicted, truth)
+    order = np.argsort(-errors, kind="stable")[:count]
+    figure, axes = sheet(1 if through is None else 2, len(order), title, labelled=through is not None)
     colours = palette(truth.shape[1])
     for i, column in zip(order, axes.T, strict=True):
         show(column[0], images[i], f"{errors[i]:.1f} px")
@@ -364,6 +420,12 @@ def worst_cases(
     if through is not None:
         _row_labels(axes, ("there and back", "by way of"))
     return figure
+
+
+def mean_errors(predicted: Points, truth: Points) -> NDArray[np.float64]:
+    """Mean distance (N,) of points (N, K, 2), leaving out NaN; 0 where all are NaN."""
+    distances = np.linalg.norm(predicted - truth, axis=-1)
+    return np.asarray(np.nansum(distances, -1) / np.isfinite(distances).sum(-1).clip(1), np.float64)
 
 
 def bars(
@@ -383,8 +445,7 @@ def bars(
     colours = dict(zip(metrics, palette(len(metrics) + 1)[1:], strict=True))
     columns = min(3, max(1, len(names)))
     rows = -(-max(1, len(names)) // columns)
-    figure = _figure(3.1 * max(columns, 2), rows * (0.55 + 0.3 * len(metrics)), title)
-    axes = figure.subplots(rows, columns, squeeze=False)
+    figure, axes = _panels(rows, columns, 3 * max(columns, 2), rows * (0.45 + 0.3 * len(metrics)), title)
     for name, ax in zip(names, axes.flat, strict=False):
         have = {run: values[name] for run, values in metrics.items() if name in values}
         _plain_axes(ax, (labels or {}).get(name, name.replace("_", " ")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -13,12 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .geometry import Frame, Placement
-from .images import Framed, PackedImages, Unreadable, is_pack, open_images, progress_bar, read_framed
+from .images import Framed, ImageError, Unreadable, open_images, read_framed
 from .landmarks import LandmarkTable
-from .model import Image, LandmarkModel, batches
+from .model import Found, Image, LandmarkModel
+from .packs import PackedImages, is_pack
+from .progress import progress_bar
 
 BATCH = 32
-Found = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 class Detector(Protocol):
@@ -82,7 +84,8 @@ def _predict(
     found: list[Found] = []
     count, items = _open(images, frame)
     with progress_bar(title, count, shown=progress) as advance:
-        for group in _grouped(items, advance):
+        for group in _groups(items):
+            advance(len(group))
             framed = [item for item in group if isinstance(item, Framed)]
             unreadable += [item for item in group if isinstance(item, Unreadable)]
             if framed:
@@ -90,7 +93,27 @@ def _predict(
                 found.append(find(pixels, [item.placement for item in framed]))
                 names += [item.name for item in framed]
     if not found:
-        raise _nothing_read(images, unreadable)
+        reasons = "; ".join(f"{item.name}: {item.reason}" for item in unreadable[:3])
+        raise ImageError(f"none of the {count} images of {images} can be read; {reasons}")
     points, confidence = (np.concatenate(parts) for parts in zip(*found, strict=True))
     table = LandmarkTable(tuple(names), points, names=landmark_names, confidence=confidence)
     return Prediction(table, tuple(unreadable))
+
+
+def _open(images: str | Path, frame: Frame) -> tuple[int, Iterator[Framed | Unreadable]]:
+    """How many images a source has, and the images brought to the frame."""
+    if not is_pack(images):
+        source = open_images(images)
+        return len(source), read_framed(source, frame)
+    packed = PackedImages.open(images)
+    if packed.frame.size != frame.size:
+        raise ImageError(f"{images} is packed at {packed.frame.size} px, the model sees {frame.size} px: pack it again")
+    items = (
+        Framed(name, packed.images[i], packed.image_size(i), packed.placement(i)) for i, name in enumerate(packed.names)
+    )
+    return len(packed), items
+
+
+def _groups(items: Iterator[Framed | Unreadable]) -> Iterator[list[Framed | Unreadable]]:
+    while group := list(islice(items, BATCH)):
+        yield group

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from . import checkpoint, training
 from .checkpoint import CheckpointError
 from .config import ConfigError, RunConfig, load_recipe, make_config, to_mapping
-from .images import PackedImages, is_pack, pack
 from .model import LandmarkModel
 from .networks import Network
+from .packs import PackedImages, is_pack, pack
 
 PACK_FOLDER = "pack"
 RUN_FILES = (checkpoint.CONFIG_FILE, checkpoint.MODEL_FILE, checkpoint.LOG_FILE, "report.html", "results.json")

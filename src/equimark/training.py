@@ -20,17 +20,18 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from accelerate import Accelerator
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from . import checkpoint, geometry, objectives
 from .checkpoint import CheckpointError, DataIdentity
 from .config import ConfigError, OptimiserSpec, RunConfig, differing_keys
+from .files import write_text
 from .geometry import Cells
-from .images import PackedImages
 from .networks import Network
 from .objectives import Terms
+from .packs import PackedImages
 from .pairs import PairBatch, make_pairs
+from .progress import progress_bar
 
 Stream = Literal["weights", "order", "warps", "photometric"]
 _STREAMS: tuple[Stream, ...] = ("weights", "order", "warps", "photometric")
@@ -154,7 +155,7 @@ class _Log:
     def open(cls, path: Path, step: int) -> _Log:
         """A log that goes on after ``step``: later lines of an earlier attempt are dropped."""
         kept = [entry for entry in checkpoint.read_log(path.parent) if entry["step"] <= step]
-        checkpoint.write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
+        write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
         return cls(path, [], time.perf_counter())
 
     def add(self, step: int, terms: Terms) -> None:
@@ -245,7 +246,10 @@ def train(
         checkpoint.save_model(out, accelerator.unwrap_model(model), step=step, data=data)
 
     assert config.steps is not None
-    with _signals() as stopped_by, _bar(config.steps, start, shown=progress) as advance:
+    with (
+        _signals() as stopped_by,
+        progress_bar("training", config.steps, start=start, unit=None, shown=progress) as advance,
+    ):
         for step in range(start + 1, config.steps + 1):
             factor = learning_rate(config.optimiser, (step - 1) / config.steps)
             for group, base in zip(optimiser.param_groups, base_rates, strict=True):
@@ -262,9 +266,9 @@ def train(
                 entry = log.flush(pairs=config.batch_size, lr=base_rates[0] * factor)
                 if entry and tracker:
                     accelerator.log({k: v for k, v in entry.items() if k != "step"}, step=step)
-                advance(step, entry)
+                advance(note=_note(entry))
             else:
-                advance(step, None)
+                advance()
             if last or step % config.save_every == 0:
                 save(step)
             if on_step:
@@ -273,6 +277,10 @@ def train(
                 raise Interrupted(f"stopped at step {step} of {config.steps} by {stopped_by[0]}; go on with --resume")
     if tracker:
         accelerator.end_training()
+
+
+def _note(entry: dict[str, Any] | None) -> str | None:
+    return f"loss {entry['loss']:.4g}, {entry['pairs_per_second']:.0f} pairs/s" if entry else None
 
 
 def _pairs(frames: Tensor, config: RunConfig, step: int) -> PairBatch:
@@ -351,7 +359,7 @@ def _resume(accelerator: Accelerator, config: RunConfig, data: DataIdentity, out
 
 def _write_state(accelerator: Accelerator, folder: Path, config: RunConfig, data: DataIdentity) -> None:
     accelerator.save_state(str(folder), safe_serialization=True)
-    checkpoint.write_text(folder / "data.json", json.dumps(vars(data)))
+    write_text(folder / "data.json", json.dumps(vars(data)))
 
 
 @contextmanager
@@ -375,25 +383,3 @@ def _signals() -> Iterator[list[str]]:
     finally:
         for kept, handler in previous.items():
             signal.signal(kept, handler)
-
-
-@contextmanager
-def _bar(steps: int, start: int, *, shown: bool) -> Iterator[Callable[[int, dict[str, Any] | None], None]]:
-    columns = (
-        TextColumn("training"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
-    with Progress(*columns, disable=not shown) as bar:
-        task = bar.add_task("training", total=steps, completed=start, note="")
-
-        def advance(step: int, entry: dict[str, Any] | None) -> None:
-            if entry is None:
-                bar.update(task, completed=step)
-            else:
-                note = f"loss {entry['loss']:.4g}  {entry['pairs_per_second']:.0f} pairs/s"
-                bar.update(task, completed=step, note=note)
-
-        yield advance

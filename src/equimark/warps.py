@@ -106,28 +106,44 @@ class Warp:
         out: Tensor = moved.reshape(len(self), *points.shape[1:])
         return out
 
-    def inverse(self, points: Tensor, *, iterations: int = 50, tolerance: float = 1e-7) -> Tensor:
-        """Solve ``g(q) = p`` for normalised ``points`` (B, ..., 2).
+    def inverse(self, points: Tensor, *, iterations: int = 30, tolerance: float = 1e-5) -> Tensor:
+        """Solve ``g(q) = p`` for normalised ``points`` (B, ..., 2) by Newton steps.
 
-        Fixed-point steps through the similarity, ``q <- (sR)^-1 (p - t - bend(q))``: they converge
-        because the bending is weaker than the similarity in every preset.
-
-        Raises:
-            ArithmeticError: if a point does not settle within ``iterations`` (a warp that folds).
+        A step is halved until it brings the point closer, so that strong bending does not throw it away.
+        Points that are not within ``tolerance`` after ``iterations`` are NaN: a warp that folds, as far
+        outside the image as some do, shows them nowhere.
         """
-        flat = points.flatten(1, -2)
-        linear_inverse: Tensor = torch.linalg.inv(self.linear).mT
-        solution: Tensor = flat
+        goal = points.flatten(1, -2)
+        solution: Tensor = (goal - self.shift[:, None]) @ torch.linalg.inv(self.linear).mT
+        miss = goal - self(solution)
         for _ in range(iterations):
-            bend = _kernels(solution, self.weights.shape[1]) @ self.weights
-            updated = (flat - self.shift[:, None] - bend) @ linear_inverse
-            moved = (updated - solution).abs().max()
-            solution = updated
-            if moved < max(tolerance, 4 * torch.finfo(points.dtype).eps):
-                return solution.reshape(points.shape)
-        raise ArithmeticError(
-            f"the warp could not be inverted: still moving by {float(moved):.2g} after {iterations} steps"
-        )
+            if miss.abs().max() < tolerance:
+                break
+            step = torch.linalg.solve_ex(self.jacobian(solution), miss[..., None])[0][..., 0]
+            solution, miss = self._closer(goal, solution, miss, step)
+        lost = ~(miss.abs().amax(-1, keepdim=True) < tolerance)
+        return solution.masked_fill(lost, torch.nan).reshape(points.shape)
+
+    def jacobian(self, points: Tensor) -> Tensor:
+        """Derivative (B, ..., 2, 2) of ``g`` at normalised ``points`` (B, ..., 2); rows are outputs."""
+        offsets = points[..., None, :] - _centres(math.isqrt(self.weights.shape[1])).to(points)
+        squared = offsets.square().sum(-1)
+        slopes = 2 * ((squared + _EPSILON).log() + squared / (squared + _EPSILON))
+        extra = (1,) * (points.ndim - 2)
+        weights = self.weights.reshape(len(self), *extra, *self.weights.shape[1:])
+        bend = weights.mT @ (slopes[..., None] * offsets)
+        return bend + self.linear.reshape(len(self), *extra, 2, 2)
+
+    def _closer(self, goal: Tensor, solution: Tensor, miss: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+        """One step per point, halved where it does not reduce the distance to the goal."""
+        for _ in range(6):
+            updated = solution + step
+            updated_miss = goal - self(updated)
+            worse = ~(updated_miss.norm(dim=-1, keepdim=True) <= miss.norm(dim=-1, keepdim=True))
+            if not worse.any():
+                break
+            step = torch.where(worse, step / 2, step)
+        return updated, updated_miss
 
     def tabulate(self) -> TabulatedWarp:
         """This warp as a table that is cheap to evaluate at arbitrary points (see :class:`TabulatedWarp`)."""

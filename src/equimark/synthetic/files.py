@@ -1,13 +1,15 @@
 """Drawn pictures as a folder, as a user would bring one."""
 
 import csv
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from equimark.files import replace_file
 
 
 def write(
@@ -25,19 +27,11 @@ def write(
     stems = [f"{i:06d}" for i in range(len(images))] if names is None else list(names)
     if not len(images) == len(landmarks) == len(stems):
         raise ValueError(f"got {len(images)} images, {len(landmarks)} rows of landmarks and {len(stems)} names")
-    folder.mkdir(parents=True, exist_ok=True)
     for stem, image in zip(stems, images, strict=True):
-        _replace(folder / f"{stem}.png", partial(Image.fromarray(image).save, format="PNG"))
+        replace_file(folder / f"{stem}.png", partial(Image.fromarray(image).save, format="PNG"))
     header = ["image", *(f"{axis}{k}" for k in range(landmarks.shape[1]) for axis in "xy")]
     rows = [[f"{stem}.png", *row] for stem, row in zip(stems, landmarks.reshape(len(stems), -1).tolist(), strict=True)]
-    _replace(folder / "landmarks.csv", partial(_write_table, rows=[header, *rows]))
-
-
-def _replace(path: Path, save: Callable[[Path], None]) -> None:
-    """Let ``save`` write beside ``path``, then put the file in its place."""
-    temporary = path.with_name(path.name + ".part")
-    save(temporary)
-    temporary.replace(path)
+    replace_file(folder / "landmarks.csv", partial(_write_table, rows=[header, *rows]))
 
 
 def _write_table(path: Path, rows: Iterable[Iterable[object]]) -> None:

@@ -1,0 +1,252 @@
+"""The pack: every image of a source brought to a frame, uint8, in one memory-mapped file.
+
+A pack is a folder of ``images.u8`` (N, S, S, 3), ``index.csv``, ``unreadable.csv`` and ``pack.yaml``. Sizes are
+``(H, W)`` of the image as stored, after EXIF rotation.
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from equimark.geometry import Frame, Placement, Size
+from equimark.images import ImageError, ImageSource, Pixels, Unreadable, open_images, read_framed
+from equimark.progress import progress_bar
+
+_FORMAT = 1
+
+
+def pack(
+    source_path: str | Path,
+    out: str | Path,
+    frame: Frame,
+    *,
+    progress: bool = True,
+    workers: int | None = None,
+    overwrite: bool = False,
+) -> PackedImages:
+    """Decode every image of a source once, bring it to ``frame`` and write all to the folder ``out``.
+
+    Files that cannot be read are left out and listed in ``unreadable.csv`` (file, reason). Nothing stands at ``out``
+    before all of it is written.
+
+    Args:
+        source_path: as of :func:`open_images`.
+        out: the folder to make.
+        progress: show a bar on standard error.
+        workers: threads that decode; default: one per processor.
+        overwrite: replace a pack that stands at ``out``.
+
+    Raises:
+        ImageError: no readable image, ``out`` is taken, or the disk is full.
+    """
+    if is_pack(source_path):
+        raise ImageError(f"{source_path} is a pack already; give the images that it was made of")
+    source = open_images(source_path)
+    out = Path(out).resolve()
+    _check_free(out, overwrite)
+    with _new_folder(out, len(source) * frame.size**2 * 3) as folder:
+        count = _write_images(source, folder, frame, workers, progress)
+        about = {"format": _FORMAT, "count": count, "frame": asdict(frame), "source": source.path.resolve().as_posix()}
+        (folder / "pack.yaml").write_text(yaml.safe_dump(about, sort_keys=False), "utf-8")
+    return PackedImages.open(out)
+
+
+def is_pack(path: str | Path) -> bool:
+    """Whether ``path`` is a folder made by :func:`pack`."""
+    return (Path(path) / "pack.yaml").is_file() and (Path(path) / "images.u8").is_file()
+
+
+def _check_free(out: Path, overwrite: bool) -> None:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not is_pack(out):
+        raise ImageError(f"{out} exists and is not a pack; choose another --out, or remove it yourself")
+    if not overwrite:
+        raise ImageError(f"{out} holds a pack already; choose another --out, or replace it with --overwrite")
+
+
+@contextmanager
+def _new_folder(out: Path, needed: int) -> Iterator[Path]:
+    """A folder beside ``out`` that takes its place in the end, or vanishes if anything goes wrong."""
+    folder = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    full = ImageError(f"no space left for {out}: this pack takes up to {needed / 1e9:.2f} GB; choose another --out")
+    try:
+        folder.mkdir(parents=True)
+        if shutil.disk_usage(folder).free < needed:
+            raise full
+        yield folder
+        _replace(out, folder)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise full from error
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _replace(out: Path, folder: Path) -> None:
+    if not out.exists():
+        folder.rename(out)
+        return
+    old = folder.with_suffix(".replaced")
+    out.rename(old)
+    folder.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_images(source: ImageSource, folder: Path, frame: Frame, workers: int | None, progress: bool) -> int:
+    """Writes ``images.u8``, ``index.csv`` and ``unreadable.csv``; returns how many images could be read."""
+    count = 0
+    reasons: list[str] = []
+    with ExitStack() as stack:
+        pixels = stack.enter_context((folder / "images.u8").open("wb"))
+        index = stack.enter_context(_csv(folder / "index.csv", "image", "width", "height", "x0", "y0", "x1", "y1"))
+        unreadable = stack.enter_context(_csv(folder / "unreadable.csv", "file", "reason"))
+        framed = stack.enter_context(closing(read_framed(source, frame, workers=workers)))
+        advance = stack.enter_context(progress_bar("packing", len(source), shown=progress))
+        for image in framed:
+            if isinstance(image, Unreadable):
+                unreadable.writerow((image.name, image.reason))
+                reasons += [f"{image.name}: {image.reason}"] if len(reasons) < 3 else []
+            else:
+                pixels.write(image.pixels.data)
+                index.writerow((image.name, image.size[1], image.size[0], *image.placement.box))
+                count += 1
+            advance()
+    if not count:
+        raise ImageError(f"none of the {len(source)} images of {source.path} can be read; {'; '.join(reasons)}")
+    return count
+
+
+@contextmanager
+def _csv(path: Path, *columns: str) -> Iterator[Any]:
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        yield writer
+
+
+class _Index(NamedTuple):
+    names: list[str]
+    sizes: NDArray[np.int64]  # (N, 2): H, W
+    boxes: NDArray[np.float64]  # (N, 4): x0, y0, x1, y1
+
+
+@dataclass(frozen=True, eq=False)
+class PackedImages:
+    """Images of one frame, uint8, in memory or mapped from a pack.
+
+    Args:
+        images: (N, S, S, 3) uint8 RGB, not to be written to.
+        frame: how the images were brought to S x S.
+    """
+
+    images: Pixels
+    frame: Frame
+    _read_index: Callable[[], _Index] = field(repr=False)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> PackedImages:
+        """Map the pack in ``folder``; takes the same short time whatever its size.
+
+        Raises:
+            ImageError: not a pack, of a newer format, or not complete.
+        """
+        folder = Path(folder)
+        if not is_pack(folder):
+            raise ImageError(f"{folder} is not a pack: pack.yaml or images.u8 is missing; make one: equimark pack")
+        count, frame = _read_about(folder / "pack.yaml")
+        shape = (count, frame.size, frame.size, 3)
+        size = (folder / "images.u8").stat().st_size
+        if size != math.prod(shape):
+            raise ImageError(
+                f"{folder / 'images.u8'} has {size} bytes, but {count} images of {frame.size} x {frame.size} take "
+                f"{math.prod(shape)}: the pack is not complete; copy or make it again"
+            )
+        images = np.memmap(folder / "images.u8", np.uint8, "r", shape=shape)
+        return cls(images, frame, partial(_read_index, folder / "index.csv", count))
+
+    @classmethod
+    def from_array(cls, images: Pixels, names: Sequence[str] | None = None, frame: Frame | None = None) -> PackedImages:
+        """Images (N, S, S, 3) uint8 that are in memory already, each its own frame pixel for pixel."""
+        if images.ndim != 4 or images.shape[1:] != (images.shape[1],) * 2 + (3,) or images.dtype != np.uint8:
+            raise ImageError(f"images must be (N, S, S, 3) uint8, got {images.shape} {images.dtype}")
+        count, side = images.shape[:2]
+        frame = frame or Frame(size=side)
+        names = [f"{i:06d}" for i in range(count)] if names is None else list(names)
+        if frame.size != side or len(names) != count:
+            raise ImageError(f"{count} images of side {side} cannot have {len(names)} names and side {frame.size}")
+        index = _Index(names, np.full((count, 2), side), np.tile((0.0, 0.0, side, side), (count, 1)))
+        return cls(images, frame, lambda: index)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @cached_property
+    def _index(self) -> _Index:
+        return self._read_index()
+
+    @property
+    def names(self) -> list[str]:
+        """Of the images, as in the source."""
+        return self._index.names
+
+    @cached_property
+    def classes(self) -> list[str] | None:
+        """First folder of each image's name, if all images lie in folders and not all in the same one."""
+        folders = [name.split("/", 1)[0] for name in self.names if "/" in name]
+        return folders if len(folders) == len(self) and len(set(folders)) > 1 else None
+
+    def placement(self, index: int) -> Placement:
+        """Where the frame lies in the pixels of the image as stored."""
+        x0, y0, x1, y1 = self._index.boxes[index].tolist()
+        return Placement((x0, y0, x1, y1), self.frame.size)
+
+    def image_size(self, index: int) -> Size:
+        """(H, W) of the image as stored, after EXIF rotation."""
+        height, width = self._index.sizes[index].tolist()
+        return height, width
+
+    def batch(self, indices: ArrayLike | Tensor) -> Tensor:
+        """Images (B, 3, S, S) uint8, contiguous, of ``indices`` (B,)."""
+        rows = self.images[np.asarray(indices, np.intp)]
+        # NumPy moves the channels many times faster than torch's permute().contiguous() does for bytes
+        return torch.from_numpy(np.ascontiguousarray(rows.transpose(0, 3, 1, 2)))
+
+
+def _read_about(path: Path) -> tuple[int, Frame]:
+    """Count and frame that ``pack.yaml`` states."""
+    try:
+        about = yaml.safe_load(path.read_text("utf-8"))
+        version = int(about["format"])
+        if version == _FORMAT:
+            return int(about["count"]), Frame(**about["frame"])
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise ImageError(f"{path} is damaged ({error!r}); make the pack again: equimark pack") from error
+    raise ImageError(f"{path} has format {version}, this version reads {_FORMAT}; make the pack again: equimark pack")
+
+
+def _read_index(path: Path, count: int) -> _Index:
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            rows = list(csv.reader(file))[1:]
+        numbers = np.fromiter((float(cell) for row in rows for cell in row[1:]), np.float64).reshape(count, 6)
+    except (OSError, ValueError, csv.Error) as error:
+        raise ImageError(f"{path} does not describe the {count} images of its pack; make the pack again") from error
+    return _Index([row[0] for row in rows], numbers[:, 1::-1].astype(np.int64), numbers[:, 2:])

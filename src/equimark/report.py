@@ -1,0 +1,606 @@
+"""One static HTML page: what a run is, what it learned and where it fails.
+
+:class:`Page` puts text, numbers, tables and figures together; the ``*_section`` functions add a part each and can be
+used for several runs on one page (``label`` tells them apart). The page opens from disk: figures lie in the file
+itself, and beside it in ``figures/``.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from . import checkpoint, detection, geometry, matching, plots
+from .checkpoint import Checkpoint
+from .config import RunConfig
+from .files import replace_file, write_text
+from .matching import Located
+from .model import LandmarkModel, ModelError
+from .packs import PackedImages
+from .pairs import PairBatch, WarpPair, make_pairs
+from .training import generator
+from .warps import Warp
+
+REPORT_FILE = "report.html"
+FIGURES_FOLDER = "figures"
+COLLAPSED = 0.7  # share of the landmarks that must be distinct
+STANDING_STILL = 0.7  # share of the alignment that landmarks score which ignore the image
+ROTATIONS = (-50, -30, 0, 30, 50)  # degrees, as in the 2017 paper
+_MATCHED_POINTS = 12
+_CANDIDATES = 24  # source points are chosen from at most that many rows and columns of cells
+
+Float = NDArray[np.float64]
+
+_STYLE = """
+:root { color-scheme: light dark; --paper: #f6f7f9; --card: #fff; --ink: #1f2933; --muted: #5d6b7c; --rule: #dfe5ec;
+  --accent: #2364d2; --alarm: #b42318; --alarm-paper: #fff1ef; }
+@media (prefers-color-scheme: dark) { :root { --paper: #14181e; --card: #1d232b; --ink: #e7ecf2; --muted: #9dabbb;
+  --rule: #323b47; --accent: #7db0ff; --alarm: #ff9d92; --alarm-paper: #3a1f1d; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 system-ui, -apple-system, "Segoe UI",
+  Roboto, "Helvetica Neue", sans-serif; }
+main, header, footer { max-width: 1080px; margin: 0 auto; padding: 0 1.25rem; }
+header { padding-top: 3rem; }
+h1 { font-size: 2.1rem; line-height: 1.15; letter-spacing: -0.02em; margin: 0 0 .6rem; }
+h2 { font-size: 1.3rem; letter-spacing: -0.01em; margin: 0 0 .3rem; }
+p { margin: .3rem 0 .9rem; max-width: 74ch; }
+.lead { font-size: 1.1rem; color: var(--muted); }
+nav { display: flex; flex-wrap: wrap; gap: .4rem 1.1rem; padding: .6rem 0 0; font-size: .92rem; }
+a { color: var(--accent); text-decoration: none; } a:hover { text-decoration: underline; }
+section { background: var(--card); border: 1px solid var(--rule); border-radius: 14px; padding: 1.4rem 1.6rem;
+  margin: 1.4rem 0; }
+figure { margin: 1rem 0 1.2rem; }
+figure img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 8px; padding: 8px;
+  border: 1px solid var(--rule); }
+figcaption, .meaning, caption { color: var(--muted); font-size: .92rem; }
+figcaption { margin-top: .5rem; max-width: 78ch; }
+dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(215px, 1fr)); gap: .9rem; margin: 1rem 0; }
+dl div { border-left: 3px solid var(--accent); padding: .1rem 0 .1rem .8rem; }
+dt { font-size: .9rem; } dd { margin: 0; } dd b { display: block; font-size: 1.5rem; line-height: 1.25; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .95rem; margin: .6rem 0; } caption { text-align: left; padding: .2rem 0; }
+th, td { text-align: left; padding: .4rem 1.2rem .4rem 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
+th { font-weight: 600; } td.number { font-variant-numeric: tabular-nums; }
+aside { background: var(--alarm-paper); border-left: 4px solid var(--alarm); border-radius: 6px; margin: .9rem 0;
+  padding: .7rem 1rem; } aside strong { color: var(--alarm); }
+footer { color: var(--muted); font-size: .88rem; padding-bottom: 3rem; }
+"""
+
+
+@dataclass
+class Page:
+    """A page, built from top to bottom.
+
+    Args:
+        title: of the page.
+        lead: what it is about, in a sentence or two.
+    """
+
+    title: str
+    lead: str
+    _sections: list[tuple[str, list[str]]] = field(default_factory=list, init=False)
+    _figures: dict[str, bytes] = field(default_factory=dict, init=False)
+
+    def section(self, title: str, text: str = "") -> None:
+        """Begin a section; what is added from now on belongs to it."""
+        self._sections.append((title, []))
+        if text:
+            self.text(text)
+
+    def text(self, text: str) -> None:
+        """Add a paragraph."""
+        self._add(f"<p>{html.escape(text)}</p>")
+
+    def warning(self, text: str) -> None:
+        """Add a paragraph that must not be overlooked."""
+        self._add(f'<aside role="note"><strong>Take care.</strong> {html.escape(text)}</aside>')
+
+    def numbers(self, numbers: Sequence[tuple[str, str, str]]) -> None:
+        """Add numbers: what each is, its value, and what it means."""
+        items = (
+            f'<div><dt>{html.escape(what)}</dt><dd><b>{html.escape(value)}</b> <span class="meaning">'
+            f"{html.escape(meaning)}</span></dd></div>"
+            for what, value, meaning in numbers
+        )
+        self._add(f"<dl>{''.join(items)}</dl>")
+
+    def figure(self, name: str, figure: Figure, caption: str, *, alt: str = "") -> None:
+        """Add a figure.
+
+        Args:
+            name: of its file, without ending.
+            figure: drawn now; changes made afterwards do not show.
+            caption: below the figure.
+            alt: for those who cannot see it; the caption if empty.
+
+        Raises:
+            ValueError: if the name is not a plain file name, or is taken.
+        """
+        if not re.fullmatch(r"[\w-]+", name) or name in self._figures:
+            taken = "is taken" if name in self._figures else "must be of letters, digits, - and _"
+            raise ValueError(f"the name of a figure {taken}: {name!r}")
+        png = io.BytesIO()
+        figure.savefig(png, format="png", pil_kwargs={"compress_level": 4})
+        self._figures[name] = png.getvalue()
+        data = base64.b64encode(png.getvalue()).decode("ascii")
+        self._add(
+            f'<figure><img src="data:image/png;base64,{data}" alt="{html.escape(alt or caption)}" '
+            f'width="{round(figure.get_figwidth() * 110)}"><figcaption>{html.escape(caption)}</figcaption></figure>'
+        )
+
+    def table(self, rows: Sequence[Sequence[object]], columns: Sequence[str], caption: str = "") -> None:
+        """Add a table; floats are shown with three significant digits."""
+        head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
+        body = "".join(f"<tr>{''.join(map(_table_cell, row))}</tr>" for row in rows)
+        title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+        self._add(
+            f'<div class="scroll"><table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        )
+
+    def write(self, folder: Path) -> Path:
+        """Write ``report.html`` and ``figures/*.png``; the path of the page.
+
+        Raises:
+            OSError: if the folder cannot be written.
+        """
+        for name, png in self._figures.items():
+            replace_file(folder / FIGURES_FOLDER / f"{name}.png", partial(_write_bytes, content=png))
+        write_text(folder / REPORT_FILE, self.render())
+        return folder / REPORT_FILE
+
+    def render(self) -> str:
+        """The whole page."""
+        titles = [html.escape(title) for title, _ in self._sections]
+        links = "".join(f'<a href="#s{i}">{title}</a>' for i, title in enumerate(titles))
+        sections = "".join(
+            f'<section id="s{i}"><h2>{titles[i]}</h2>{"".join(parts)}</section>\n'
+            for i, (_, parts) in enumerate(self._sections)
+        )
+        title, lead = html.escape(self.title), html.escape(self.lead)
+        return (
+            '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f"<title>{title}</title><style>{_STYLE}</style></head>\n<body>\n"
+            f'<header><h1>{title}</h1><p class="lead">{lead}</p><nav aria-label="Sections">{links}</nav></header>\n'
+            f"<main>\n{sections}</main>\n<footer>Written by Equimark {checkpoint.versions()['equimark']}. "
+            f"The figures also lie in the folder {FIGURES_FOLDER}.</footer>\n</body>\n</html>\n"
+        )
+
+    def _add(self, part: str) -> None:
+        if not self._sections:
+            raise ValueError("a page begins with a section")
+        self._sections[-1][1].append(part)
+
+
+def _table_cell(value: object) -> str:
+    if isinstance(value, float):
+        return f'<td class="number">{value:.3g}</td>'
+    return f"<td>{html.escape(str(value))}</td>"
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+def write_run_report(run: Path, images: PackedImages | None, *, seed: int = 0) -> Path:
+    """Write ``report.html`` of a run; its path.
+
+    Args:
+        run: folder of the run.
+        images: in the run's frame, to show what it does on them; without them only the training is reported.
+        seed: of the choice of images and of the warps.
+
+    Raises:
+        CheckpointError: if the run is missing or damaged.
+        ModelError: if the images are not in the run's frame.
+        OSError: if the folder cannot be written.
+    """
+    kept, entries = checkpoint.load(run), checkpoint.read_log(run)
+    model = LandmarkModel(kept.network, kept.config)
+    if images is not None and images.frame.size != model.frame.size:
+        raise ModelError(
+            f"the images are in frames of {images.frame.size} px and the run in {model.frame.size} px: "
+            f"pack them with --size {model.frame.size}, or give the images themselves"
+        )
+    page = Page(f"What {run.resolve().name} learned", _describe(kept))
+    numbers_section(page, kept, entries)
+    curves_section(page, kept.config, entries)
+    if images is None:
+        page.section(
+            "Pictures",
+            "This report was written without images, so it shows neither training pairs nor what the run does on "
+            "images. Write it again with some: equimark report RUN --images IMAGES",
+        )
+        return page.write(run)
+    pairs_section(page, model, images, seed=seed)
+    if model.is_sparse:
+        sparse_section(page, model, images, seed=seed)
+    else:
+        descriptor_section(page, model, images, seed=seed)
+        matches_section(page, model, images, seed=seed)
+    worst_section(page, model, images, seed=seed)
+    return page.write(run)
+
+
+def _describe(kept: Checkpoint) -> str:
+    config, channels = kept.config, kept.config.network.channels
+    what = {
+        "sparse": f"{channels} landmarks, found by asking that they move with the image when it is warped",
+        "dense": f"a descriptor of {channels} numbers for every place, learned by matching an image with its own warp",
+        "dve": f"a descriptor of {channels} numbers for every place, learned by matching an image with its own warp "
+        "through the descriptors of another image, so that equal parts of different individuals get equal descriptors",
+    }[config.method]
+    return f"Learned from {kept.data.count:,} images without any label, in {kept.step:,} steps: {what}."
+
+
+def numbers_section(page: Page, kept: Checkpoint, entries: Sequence[Mapping[str, float]]) -> None:
+    """What the run is, its numbers with their meaning, and warnings about what went wrong."""
+    config = kept.config
+    page.section("The run in numbers")
+    for warning in warnings_of(config, entries):
+        page.warning(warning)
+    if entries:
+        page.numbers(_numbers(config, entries))
+    side = config.pairs.crop_size(config.frame.size)
+    weights = sum(p.numel() for p in kept.network.parameters())
+    rows = [
+        ("Method", config.method),
+        ("Network", f"{config.network.name}, {weights:,} weights, {config.network.channels} channels"),
+        ("Images", f"{kept.data.count:,} from {kept.data.source}"),
+        ("Seen", f"views of {side} x {side} px of frames of {config.frame.size} x {config.frame.size} px"),
+        ("Training", f"{kept.step:,} of {config.steps or kept.step:,} steps of {config.batch_size} pairs"),
+        ("Seed", config.seed),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in kept.versions.items())),
+    ]
+    page.table(rows, ("What", "Value"))
+
+
+def _numbers(config: RunConfig, entries: Sequence[Mapping[str, float]]) -> list[tuple[str, str, str]]:
+    first, last = entries[0], entries[-1]
+    speed = float(np.mean([e["pairs_per_second"] for e in entries]))
+    pace = ("Pairs per second", f"{speed:.0f}", f"about {_duration(last['step'] * config.batch_size / speed)} in all")
+    if config.method == "sparse":
+        count = config.network.channels
+        return [
+            ("Distinct landmarks", f"{last['distinct_landmarks']:.0f} of {count}", "no two on the same place"),
+            ("Alignment", f"{last['alignment']:.3g} px²", "squared distance between a landmark and its warped self"),
+            (
+                "Share of standing still",
+                f"{last['alignment_share']:.2f}",
+                "1: the landmarks ignore the image; near 0: they move with what it shows",
+            ),
+            pace,
+        ]
+    power = config.objective.power
+    pixels = last["matching"] ** (1 / power)
+    return [
+        (
+            "Matching loss",
+            f"{last['matching']:.3g}",
+            f"mean of distance{'' if power == 1 else f'^{power:g}'} between match and truth; as if every match were "
+            f"{pixels:.2g} px off",
+        ),
+        ("At the start", f"{first['matching']:.3g}", f"mean of the first {first['step']:.0f} steps"),
+        pace,
+    ]
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def warnings_of(config: RunConfig, entries: Sequence[Mapping[str, float]]) -> list[str]:
+    """What is wrong with a run according to its log, each with the remedy."""
+    if not entries:
+        return ["There is no log of this run, so nothing can be said about how training went."]
+    if config.method != "sparse":
+        return []
+    last, count, gamma = entries[-1], config.network.channels, config.objective.gamma
+    found = []
+    if last["distinct_landmarks"] < COLLAPSED * count:
+        found.append(
+            f"Only {last['distinct_landmarks']:.0f} of {count} landmarks are distinct: the others collapsed onto the "
+            f"same places. Train longer; if that does not help, raise the weight of the diversity "
+            f"(--objective.gamma, now {gamma:g})."
+        )
+    if last["alignment_share"] > STANDING_STILL:
+        found.append(
+            f"The landmarks stand still in the frame instead of moving with the image (alignment is "
+            f"{last['alignment_share']:.2f} of what motionless landmarks score). Train longer; if that does not help, "
+            f"lower the weight of the diversity (--objective.gamma, now {gamma:g})."
+        )
+    return found
+
+
+def curves_section(page: Page, config: RunConfig, entries: Sequence[Mapping[str, float]], *, label: str = "") -> None:
+    """The loss and its terms over the steps."""
+    page.section(_titled("How training went", label))
+    if not entries:
+        page.text("There is no log to draw.")
+        return
+    limits = {"alignment_share": STANDING_STILL, "distinct_landmarks": float(config.network.channels)}
+    figure = plots.curves(entries, limits=limits if config.method == "sparse" else None)
+    caption = "Thin: as logged. Thick: running mean."
+    if config.method == "sparse":
+        caption += (
+            " Dashed: all landmarks distinct, and the share above which landmarks ignore the image. Both matter more "
+            "than the loss, which mixes alignment and diversity."
+        )
+    page.figure(_named("curves", label), figure, caption)
+
+
+def pairs_section(page: Page, model: LandmarkModel, images: PackedImages, *, seed: int = 0, label: str = "") -> None:
+    """What training is shown: two views of each image and the correspondence between them."""
+    page.section(
+        _titled("What training was shown", label),
+        "Each image is warped at random into two views, whose colours are changed independently. The warp says which "
+        "points belong together: this is all the supervision there is.",
+    )
+    pairs = _pairs(model, _choose(images, 6, seed), seed)
+    figure = plots.training_pairs(
+        _pictures(pairs.source), _pictures(pairs.target), pairs.target_from_source.numpy(), pairs.valid.numpy()
+    )
+    page.figure(
+        _named("pairs", label), figure, "Grid lines end where the other view does not show the point.",
+    )  # fmt: skip
+
+
+def sparse_section(page: Page, model: LandmarkModel, images: PackedImages, *, seed: int = 0, label: str = "") -> None:
+    """The landmarks of a sparse run on turned images and on different ones."""
+    page.section(
+        _titled("The landmarks", label),
+        "A good landmark turns with the object, and sits on the same part of every individual.",
+    )
+    frames = _choose(images, 12, seed)
+    figure, moved = _turned_landmarks(model, frames[:3])
+    page.numbers(
+        [("When the image is turned", f"{moved:.1f} px", "median distance of a landmark from its turned self")]
+    )
+    page.figure(
+        _named("rotations", label),
+        figure,
+        "Dots: the landmarks found. Rings: where those of the upright image are taken by the turn. Large, full dots "
+        "are sure, small, pale ones are not.",
+    )
+    points, confidence = _detect(model, frames.float() / 255)
+    figure = plots.landmarks(_pictures(frames), points, confidence=confidence)
+    page.figure(_named("landmarks", label), figure, "Whole frames, chosen at random. No image was left out by hand.")
+
+
+def _turned_landmarks(model: LandmarkModel, frames: Tensor) -> tuple[Figure, float]:
+    margin, size = model.config.pairs.margin, model.frame.size
+    pixels = frames.float() / 255
+    still = _turn(len(frames), 0)
+    upright = torch.from_numpy(_detect(model, WarpPair(still, still, size, margin).views(pixels).target)[0])
+    views, found, confidence, expected = [], [], [], []
+    for degrees in ROTATIONS:
+        warp = WarpPair(_turn(len(frames), degrees), still, size, margin)
+        view = warp.views(pixels).target
+        points, sure = _detect(model, view)
+        views.append(_pictures(view))
+        found.append(points)
+        confidence.append(sure)
+        expected.append(warp.move_to_target(upright.float() + margin).double().numpy())
+    by_image = [np.stack(parts, 1).reshape(-1, *parts[0].shape[1:]) for parts in (found, confidence, expected)]
+    figure = plots.landmarks(
+        [view[i] for i in range(len(frames)) for view in views],
+        by_image[0],
+        confidence=by_image[1],
+        expected=by_image[2],
+        notes=[f"{d:+d}°".replace("-", "−") if d else "upright" for d in ROTATIONS]
+        + [""] * (len(ROTATIONS) * (len(frames) - 1)),
+        columns=len(ROTATIONS),
+        title="The landmarks of an image and of the same image turned",
+    )
+    errors = np.linalg.norm(by_image[0] - by_image[2], axis=-1).reshape(len(frames), len(ROTATIONS), -1)
+    return figure, float(np.median(np.delete(errors, ROTATIONS.index(0), axis=1)))
+
+
+def _turn(count: int, degrees: float) -> Warp:
+    """Warps under which the image appears turned by that much, counter-clockwise."""
+    angle = torch.tensor(degrees * torch.pi / 180)
+    linear = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()]).reshape(2, 2)
+    return Warp(torch.zeros(count, 1, 2), linear.expand(count, 2, 2), torch.zeros(count, 2))
+
+
+def descriptor_section(
+    page: Page, model: LandmarkModel, images: PackedImages, *, seed: int = 0, label: str = ""
+) -> None:
+    """The descriptors of a dense run as colours."""
+    page.section(
+        _titled("The descriptors", label),
+        "Every place of an image has a descriptor. Here the three directions in which descriptors differ most are "
+        "red, green and blue, the same for all images: where two images have the same colour, they are matched.",
+    )
+    frames = _choose(images, 7, seed)
+    figure = plots.colour_maps(_pictures(frames), model.features(frames).numpy())
+    page.figure(
+        _named("descriptors", label),
+        figure,
+        "The colours themselves mean nothing. That a part keeps its colour from one individual to the next means "
+        "that it is recognised; backgrounds have nothing in common and may take any colour.",
+    )
+
+
+def matches_section(page: Page, model: LandmarkModel, images: PackedImages, *, seed: int = 0, label: str = "") -> None:
+    """Points of one image found on others."""
+    page.section(
+        _titled("Points matched from one image to others", label),
+        "The points were chosen automatically on the first image: spread out, where matches are sure.",
+    )
+    frames = _choose(images, 12, seed)
+    if len(frames) < 2:
+        page.text("This needs at least two images.")
+        return
+    features, cells = model.features(frames), model.network.cells
+    chosen = confident_cells(features[0], features[1:], _MATCHED_POINTS)
+    located = _find(features[0], chosen, features[1:])
+    points, found = cells.to_pixels(chosen).numpy(), cells.to_pixels(located.positions).numpy()
+    source, *targets = _pictures(frames)
+    figure = plots.matches(source, points, targets, found, located.confidence.numpy())
+    page.figure(_named("matches", label), figure, "Equal colours belong together. Small, pale points are unsure.")
+    surest = located.confidence.mean(0).argsort(descending=True)[:3].sort().values
+    scores = _similarity(features[0], chosen[surest], features[1:7])
+    heat = geometry.spatial_softmax(scores).transpose(0, 1).numpy()
+    colours = plots.palette(len(points))[surest]
+    page.figure(
+        _named("heat", label),
+        plots.heat_maps(source, points[surest], targets[:6], heat, cells, colours=colours),
+        "The three surest of the points above. One small spot is a sure match, several spots are a doubt. Brightness "
+        "is the square root of the probability, so that second choices show.",
+    )
+
+
+def worst_section(page: Page, model: LandmarkModel, images: PackedImages, *, seed: int = 0, label: str = "") -> None:
+    """Where the run contradicts itself most, which needs no labels to see."""
+    page.section(_titled("The worst cases", label))
+    frames = _choose(images, 24, seed)
+    if model.is_sparse:
+        _worst_landmarks(page, model, frames, seed, label)
+    elif len(frames) < 2:
+        page.text("This needs at least two images.")
+    else:
+        _worst_round_trips(page, model, frames, label)
+
+
+def _worst_landmarks(page: Page, model: LandmarkModel, frames: Tensor, seed: int, label: str) -> None:
+    pairs = _pairs(model, frames, seed)
+    source, _ = _detect(model, pairs.source)
+    found, _ = _detect(model, pairs.target)
+    field = pairs.target_from_source.movedim(-1, 1)
+    moved = geometry.sample(field, torch.from_numpy(source).float()).mT
+    seen = geometry.inside(moved, (field.shape[-2], field.shape[-1]))
+    truth = moved.masked_fill(~seen[..., None], torch.nan).double().numpy()
+    page.text(
+        "Landmarks were found in both views of a pair like those of training. The warp says where those of the first "
+        "view belong in the second."
+    )
+    errors = np.linalg.norm(found - truth, axis=-1)
+    page.numbers([("Between two views", f"{_median(errors)} px", f"median over {len(frames)} images")])
+    figure = plots.worst_cases(_pictures(pairs.target), found, truth)
+    page.figure(
+        _named("worst", label), figure, "Circles: where the landmarks of the other view belong. Crosses: found."
+    )
+
+
+def _worst_round_trips(page: Page, model: LandmarkModel, frames: Tensor, label: str) -> None:
+    features, cells = model.features(frames), model.network.cells
+    starts, middles, ends = [], [], []
+    for i in range(len(frames)):
+        here, there = features[i], features[(i + 1) % len(frames)]
+        start = confident_cells(here, there[None], _MATCHED_POINTS)
+        middle = _find(here, start, there[None]).positions[0]
+        starts.append(start)
+        middles.append(middle)
+        ends.append(_find(there, middle, here[None]).positions[0])
+    begun, between, ended = (cells.to_pixels(torch.stack(parts)).double().numpy() for parts in (starts, middles, ends))
+    errors = np.linalg.norm(ended - begun, axis=-1)
+    page.text(
+        f"{_MATCHED_POINTS} points of every image were matched to another image, and from there back again: a match "
+        "that does not return to where it began is wrong at least once. This needs no labels, and misses errors that "
+        "cancel out."
+    )
+    lost = 100 * float((errors > 0.1 * model.frame.size).mean())
+    page.numbers(
+        [
+            ("After the round trip", f"{_median(errors)} px", f"median over {len(frames)} images"),
+            (
+                "Lost on the way",
+                f"{lost:.0f} %",
+                f"of the points came back more than {0.1 * model.frame.size:g} px off",
+            ),
+        ]
+    )
+    pictures = _pictures(frames)
+    others = [*pictures[1:], pictures[0]]
+    figure = plots.worst_cases(pictures, ended, begun, through=(others, between), count=7)
+    page.figure(
+        _named("worst", label), figure, "Above: where points began (circles) and ended (crosses). Below: between."
+    )
+
+
+def confident_cells(source: Tensor, targets: Tensor, count: int) -> Tensor:
+    """Cells (count, 2) of ``source`` (C, h, w) that match surely in ``targets`` (B, C, h, w), far from each other.
+
+    Of the cells of the middle two thirds, the surer half is kept; farthest-point sampling spreads the
+    choice, beginning with the surest.
+    """
+    height, width = source.shape[-2:]
+    rows, columns = (torch.linspace(n / 6, n - 1 - n / 6, min(_CANDIDATES, n)).round() for n in (height, width))
+    candidates = torch.cartesian_prod(columns, rows)
+    sure = torch.stack([_find(source, candidates, t[None]).confidence[0] for t in targets]).mean(0)
+    best = sure.argsort(descending=True)[: max(count, len(sure) // 2)]
+    candidates = candidates[best]
+    chosen = [0]
+    nearest = (candidates - candidates[0]).norm(dim=-1)
+    while len(chosen) < min(count, len(candidates)):
+        chosen.append(int(nearest.argmax()))
+        nearest = nearest.minimum((candidates - candidates[chosen[-1]]).norm(dim=-1))
+    return candidates[chosen]
+
+
+def _find(source: Tensor, cells: Tensor, targets: Tensor) -> Located:
+    """Where ``cells`` (N, 2) of features (C, h, w) lie in ``targets`` (B, C, h, w), in cells."""
+    return matching.locate(_similarity(source, cells, targets))
+
+
+def _similarity(source: Tensor, cells: Tensor, targets: Tensor) -> Tensor:
+    descriptors = matching.describe_points(source[None], cells[None]).expand(len(targets), -1, -1)
+    return matching.similarity(descriptors, targets)
+
+
+def _detect(model: LandmarkModel, views: Tensor) -> tuple[Float, Float]:
+    """Landmarks (B, K, 2) and confidence (B, K) of ``views`` (B, 3, h, w) in [0, 1], in pixels of the views."""
+    located = detection.detect(model.features_of(views))
+    points: Tensor = model.network.cells.to_pixels(located.positions)
+    return points.double().numpy(), located.confidence.double().numpy()
+
+
+def _pairs(model: LandmarkModel, frames: Tensor, seed: int) -> PairBatch:
+    return make_pairs(
+        frames,
+        model.config.pairs,
+        warp_generator=generator(seed, "warps"),
+        photometric_generator=generator(seed, "photometric"),
+    )
+
+
+def _choose(images: PackedImages, count: int, seed: int) -> Tensor:
+    """Frames (B, 3, S, S) uint8 of at most ``count`` images, in a random order that ``seed`` decides."""
+    order = np.random.default_rng(seed).permutation(len(images))
+    return images.batch(order[:count])
+
+
+def _pictures(images: Tensor) -> list[plots.Image]:
+    """Images (B, 3, H, W), uint8 or in [0, 1], as (H, W, 3) uint8."""
+    pixels = images if images.dtype == torch.uint8 else (images * 255).round().clamp(0, 255).to(torch.uint8)
+    return list(pixels.movedim(1, -1).numpy())
+
+
+def _median(errors: NDArray[np.floating[Any]]) -> str:
+    known = errors[np.isfinite(errors)]
+    return f"{np.median(known):.1f}" if len(known) else "unknown"
+
+
+def _titled(title: str, label: str) -> str:
+    return f"{title}: {label}" if label else title
+
+
+def _named(name: str, label: str) -> str:
+    return re.sub(r"[^\w-]+", "-", f"{label}-{name}") if label else name

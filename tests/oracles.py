@@ -1,0 +1,163 @@
+"""Slow, literal transcriptions of the papers' formulas: plain loops over their sums, in whatever type they are given.
+
+"2017" is Thewlis, Bilen, Vedaldi, *Unsupervised learning of object landmarks by factorized spatial embeddings*;
+"DVE" is Thewlis, Albanie, Bilen, Vedaldi, *Unsupervised learning of landmarks by descriptor vector exchange*.
+Positions are (x, y); maps (h, w). In the 2017 formulas x' = x o g, so u = g(v): ``g[v]`` is where v of x' lies in x.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def thin_plate_warp(point: tuple[float, float], weights: Tensor, shift: Tensor, angle: float, scale: float):
+    """2017 supplement, section 2: g(p) = sum_k U(|p - c_k|) w_k + t + s R(theta) p, U(r) = r^2 log(r^2 + 1e-5).
+
+    ``weights`` (M, 2) belong to a regular grid over [-1, 1]^2, row by row; ``angle`` in degrees.
+    """
+    px, py = point
+    side = math.isqrt(len(weights))
+    theta = math.radians(angle)
+    gx = scale * (math.cos(theta) * px - math.sin(theta) * py) + float(shift[0])
+    gy = scale * (math.sin(theta) * px + math.cos(theta) * py) + float(shift[1])
+    for row in range(side):
+        for column in range(side):
+            cx, cy = -1 + 2 * column / (side - 1), -1 + 2 * row / (side - 1)
+            r = math.hypot(px - cx, py - cy)
+            u = r**2 * math.log(r**2 + 1e-5)
+            gx += u * float(weights[row * side + column, 0])
+            gy += u * float(weights[row * side + column, 1])
+    return gx, gy
+
+
+def spatial_softmax(scores: Tensor) -> Tensor:
+    """2017, eq. 1: p(u | x, r) of one image's ``scores`` (K, h, w)."""
+    maps = [(s - s.max()).exp() for s in scores]
+    return torch.stack([m / m.sum() for m in maps])
+
+
+def soft_argmax(heatmap: Tensor) -> Tensor:
+    """2017, eq. 2: sum_u u p(u), as (x, y) in cells, of one map (h, w)."""
+    mean = heatmap.new_zeros(2)
+    for y in range(heatmap.shape[0]):
+        for x in range(heatmap.shape[1]):
+            mean = mean + heatmap.new_tensor([x, y]) * heatmap[y, x]
+    return mean
+
+
+def landmark_alignment(landmarks: Tensor, moved: Tensor) -> Tensor:
+    """2017, eq. 5: mean_r |Phi(x o g)_r - g(Phi(x)_r)|^2 of (K, 2) and (K, 2)."""
+    total = landmarks.new_zeros(())
+    for r in range(len(landmarks)):
+        total = total + ((landmarks[r] - moved[r]) ** 2).sum()
+    return total / len(landmarks)
+
+
+def map_alignment(p_source: Tensor, p_target: Tensor, g: Tensor) -> Tensor:
+    """2017, eq. 6 of one pair: mean_r sum_{u, v} |u - g(v)|^2 p(u | x, r) p(v | x', r), all four loops written out.
+
+    ``p_source`` (K, h, w) are the maps of x', whose positions v the field ``g`` (h, w, 2) moves; ``p_target`` of x.
+    """
+    landmarks, height, width = p_source.shape
+    total = p_source.new_zeros(())
+    for r in range(landmarks):
+        for vy in range(height):
+            for vx in range(width):
+                for uy in range(p_target.shape[1]):
+                    for ux in range(p_target.shape[2]):
+                        square = (ux - g[vy, vx, 0]) ** 2 + (uy - g[vy, vx, 1]) ** 2
+                        total = total + square * p_target[r, uy, ux] * p_source[r, vy, vx]
+    return total / landmarks
+
+
+def overlap_diversity(p: Tensor) -> Tensor:
+    """2017, eq. 7: 1/K^2 sum_r sum_r' sum_u p(u | x, r) p(u | x, r') of maps (K, h, w)."""
+    total = p.new_zeros(())
+    for r in range(len(p)):
+        for other in range(len(p)):
+            total = total + (p[r] * p[other]).sum()
+    return total / len(p) ** 2
+
+
+def sum_minus_max_diversity(p: Tensor) -> Tensor:
+    """2017, eq. 8: sum_u (sum_r p(u | x, r) - max_r p(u | x, r))."""
+    total = p.new_zeros(())
+    for y in range(p.shape[1]):
+        for x in range(p.shape[2]):
+            total = total + p[:, y, x].sum() - p[:, y, x].max()
+    return total
+
+
+def pooled_diversity(p: Tensor, m: int) -> Tensor:
+    """2017, after eq. 8: K - sum_u max_r sum_du p(m u + du | x, r), du in {0, ..., m - 1}^2.
+
+    Blocks that the map cuts short keep what mass they have, so that the maps still sum to one.
+    """
+    total = p.new_zeros(()) + len(p)
+    for y in range(0, p.shape[1], m):
+        for x in range(0, p.shape[2], m):
+            total = total - torch.stack([block[y : y + m, x : x + m].sum() for block in p]).max()
+    return total
+
+
+def sparse_terms(source_scores, target_scores, g, *, stride: int, gamma: float, window: int) -> dict[str, Tensor]:
+    """2017, eq. 9 without the regulariser, on the scale of METHOD section 3: alignment summed over K, input pixels."""
+    alignment, diversity = [], []
+    for b in range(len(source_scores)):
+        p_source, p_target = spatial_softmax(source_scores[b]), spatial_softmax(target_scores[b])
+        alignment.append(map_alignment(p_source, p_target, g[b]) * stride**2)
+        diversity.append(pooled_diversity(p_source, window) + pooled_diversity(p_target, window))
+    terms = {"alignment": torch.stack(alignment).mean(), "diversity": torch.stack(diversity).mean()}
+    total = terms["alignment"] * source_scores.shape[1] + gamma * terms["diversity"]
+    return terms | {"total": total}
+
+
+# ---- dense: as the authors released it, loops over images, N x N tables and a C x N x N product
+
+
+def correspondence_table(source: Tensor, target: Tensor) -> Tensor:
+    """DVE eq. 2: p(v | u) as a table (N, M) of ``source`` (C, N) and ``target`` (C, M)."""
+    logits = source.t() @ target
+    exponentials = (logits - logits.max(dim=1, keepdim=True).values.detach()).exp()
+    return exponentials / exponentials.sum(dim=1, keepdim=True)
+
+
+def distance_table(truth: Tensor, size: tuple[int, int], power: float) -> Tensor:
+    """``|v - g u|^power`` as a table (N, M): ``truth`` (N, 2) in cells of a map of ``size``."""
+    y, x = torch.meshgrid(torch.arange(size[0]), torch.arange(size[1]), indexing="ij")
+    v = torch.stack([x.reshape(-1), y.reshape(-1)], dim=1).to(truth)
+    difference = truth[:, None, :] - v[None, :, :]
+    return ((difference**2).sum(-1) ** 0.5) ** power
+
+
+def exchanged(source: Tensor, auxiliaries: Tensor) -> Tensor:
+    """DVE eq. 5: sum_w Phi_w(x_a) p(w | u; x, x_a), from the C x N x M product, of (C, N) and (C, M): (C, N)."""
+    p = correspondence_table(source, auxiliaries)
+    product = p[None, :, :] * auxiliaries[:, None, :]  # C x N x M
+    return product.sum(dim=2)
+
+
+def literal_dense_loss(source, target, truth, *, stride: int = 2, power: float = 0.5, weights=None) -> Tensor:
+    """DVE eq. 3, a loop over images: 1/N sum_u sum_v d(v, g u) p(v | u) of (B, C, h, w) and ``truth`` (B, h, w, 2)."""
+    total, mass = source.new_zeros(()), source.new_zeros(())
+    for b in range(len(source)):
+        size = (target.shape[2], target.shape[3])
+        p = correspondence_table(source[b].flatten(1), target[b].flatten(1))
+        expected = (p * distance_table(truth[b].reshape(-1, 2), size, power)).sum(dim=1)
+        w = torch.ones_like(expected) if weights is None else weights[b].reshape(-1)
+        total, mass = total + (w * expected).sum(), mass + w.sum()
+    return total / mass * stride**power
+
+
+def literal_dve_loss(source, target, pool, truth, *, sets=None, stride: int = 2, power: float = 0.5) -> Tensor:
+    """DVE eq. 5-6, a loop over images; ``sets[b]`` lists the auxiliaries of pair b in ``pool`` (section 3.4).
+
+    Without ``sets`` the auxiliary of pair b is the next image, as in the released code.
+    """
+    rebuilt = []
+    for b in range(len(source)):
+        chosen = [(b + 1) % len(source)] if sets is None else [int(a) for a in sets[b]]
+        keys = torch.cat([pool[a].flatten(1) for a in chosen], dim=1)
+        rebuilt.append(exchanged(source[b].flatten(1), keys).view_as(source[b]))
+    return literal_dense_loss(torch.stack(rebuilt), target, truth, stride=stride, power=power)

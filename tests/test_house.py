@@ -1,0 +1,104 @@
+"""The rooms of the package: which may see which, and what the world sees of them."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import equimark
+
+PACKAGE = Path(equimark.__file__).parent
+
+# A module imports only from modules above it, so no cycle can appear.
+ORDER = (
+    "files",
+    "progress",
+    "geometry",
+    "warps",
+    "images",
+    "packs",
+    "landmarks",
+    "synthetic",
+    "pairs",
+    "networks",
+    "matching_loss",
+    "objectives",
+    "config",
+    "checkpoint",
+    "training",
+    "detection",
+    "matching",
+    "regression",
+    "model",
+    "run",
+    "prediction",
+    "evaluation",
+    "plots",
+    "page",
+    "report",
+    "demo",
+    "__init__",
+    "cli",
+)
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path: Path) -> set[str]:
+    rooms: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("equimark")):
+            module = (node.module or "").removeprefix("equimark").strip(".")
+            rooms |= {module.split(".")[0]} if module else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            rooms |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("equimark.")}
+    return rooms
+
+
+def test_every_module_has_its_place() -> None:
+    assert {room_of(path) for path in PACKAGE.rglob("*.py")} == set(ORDER)
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_modules_import_only_from_above(path: Path) -> None:
+    here = room_of(path)
+    above = set(ORDER[: ORDER.index(here)])
+    inside = {here} if path.parent != PACKAGE else set()
+    assert imported_rooms(path) - above - inside == set()
+
+
+def test_exported_names() -> None:
+    assert sorted(equimark.__all__) == equimark.__all__
+    assert set(equimark.__all__) == {
+        "Frame",
+        "Head",
+        "ImageError",
+        "LandmarkModel",
+        "LandmarkTable",
+        "Landmarks",
+        "Matches",
+        "PackedImages",
+        "Run",
+        "RunConfig",
+        "TrainingError",
+        "__version__",
+        "objectives",
+        "pack",
+        "read_landmarks",
+        "train",
+        "write_landmarks",
+    }
+    for name in equimark.__all__:
+        assert getattr(equimark, name) is not None
+
+
+def test_package_data_is_found() -> None:
+    from equimark.config import load_recipe, make_config, recipe_names
+
+    assert len(recipe_names()) >= 10
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        make_config(recipe.settings)
+        assert {"title", "data", "expected"} <= set(recipe.about)

@@ -1,0 +1,299 @@
+import pytest
+import torch
+
+import oracles
+from equimark import objectives
+from equimark.geometry import Cells, pixel_grid, soft_argmax, spatial_softmax
+from equimark.networks import SmallNet
+from equimark.pairs import PairBatch
+from equimark.training import cells_correspondence
+
+H, W = 4, 5
+
+
+def maps(batch: int = 2, channels: int = 3, seed: int = 0, size=(H, W), scale: float = 2.0):
+    g = torch.Generator().manual_seed(seed)
+    source = torch.randn(batch, channels, *size, generator=g, dtype=torch.float64) * scale
+    target = torch.randn(batch, channels, *size, generator=g, dtype=torch.float64) * scale
+    truth = pixel_grid(size, dtype=torch.float64) + torch.randn(batch, *size, 2, generator=g, dtype=torch.float64)
+    return source.requires_grad_(), target.requires_grad_(), truth
+
+
+def assert_same(got, wanted, inputs, rtol: float = 1e-6, gradient_rtol: float = 1e-5):
+    torch.testing.assert_close(got, wanted, rtol=rtol, atol=1e-12)
+    mine, theirs = (torch.autograd.grad(loss, inputs) for loss in (got, wanted))
+    for a, b in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=gradient_rtol, atol=gradient_rtol * float(b.abs().max()))
+
+
+def identity_truth(batch: int, size=(H, W)):
+    return pixel_grid(size, dtype=torch.float64).expand(batch, *size, 2)
+
+
+def delta(*cells, size=(H, W)):
+    """Heat maps (1, K, h, w) with all mass on one (x, y) each."""
+    out = torch.zeros(1, len(cells), *size, dtype=torch.float64)
+    for k, (x, y) in enumerate(cells):
+        out[0, k, y, x] = 1
+    return out
+
+
+# ---- sparse
+
+
+@pytest.mark.parametrize("landmarks", [1, 3])
+@pytest.mark.parametrize("window", [1, 2, 3])
+@pytest.mark.parametrize("term", ["alignment", "diversity", "total"])
+def test_sparse_terms_equal_the_literal_sums(landmarks, window, term):
+    source, target, truth = maps(channels=landmarks)
+    constants = {"stride": 2, "gamma": 7.0, "window": window}
+    got = objectives.sparse_equivariance(source, target, truth, **constants)[term]
+    wanted = oracles.sparse_terms(source, target, truth, **constants)[term]
+    if landmarks == 1 and term == "diversity":  # one landmark overlaps with nothing
+        assert abs(got.item()) < 1e-12 and abs(wanted.item()) < 1e-12
+        return
+    assert_same(got, wanted, (source, target))
+
+
+def test_default_gamma_is_the_papers():
+    source, target, truth = maps()
+    terms = objectives.sparse_equivariance(source, target, truth)
+    wanted = oracles.sparse_terms(source, target, truth, stride=2, gamma=500.0, window=5)
+    torch.testing.assert_close(terms["total"], wanted["total"])
+
+
+def test_sparse_in_single_precision():
+    """float32 agrees with float64 to 1e-4 on 40 x 40 maps, where the squares are large and their differences small."""
+    source, target, truth = maps(channels=4, size=(40, 40), scale=30.0)
+    with torch.no_grad():
+        target.copy_(source)
+    truth = identity_truth(2, (40, 40)) + 0.5
+    for term in ("alignment", "diversity", "total"):
+        got = objectives.sparse_equivariance(source.float(), target.float(), truth.float())[term]
+        wanted = objectives.sparse_equivariance(source, target, truth)[term]
+        torch.testing.assert_close(got.double(), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_alignment_of_single_cells_is_the_landmarks_distance():
+    """With all mass on one cell, eq. 6 is eq. 5 on the soft-argmax."""
+    source, target = delta((1, 2), (4, 0)), delta((3, 1), (0, 3))
+    truth = identity_truth(1) + torch.tensor([0.25, -0.5], dtype=torch.float64)
+    moved = soft_argmax(source)[0] + torch.tensor([0.25, -0.5], dtype=torch.float64)
+    for k in range(2):
+        torch.testing.assert_close(oracles.soft_argmax(source[0, k]), soft_argmax(source)[0, k])
+    wanted = oracles.landmark_alignment(soft_argmax(target)[0], moved)
+    torch.testing.assert_close(objectives.map_alignment(source, target, truth), wanted)
+    # by hand: (3 - 1.25, 1 - 1.5) and (0 - 4.25, 3 + 0.5)
+    assert float(wanted) == pytest.approx((1.75**2 + 0.5**2 + 4.25**2 + 3.5**2) / 2)
+
+
+def test_alignment_bounds_the_landmarks_distance():
+    """Eq. 6 >= eq. 5 (2017, after eq. 6): the maps' variances come on top."""
+    source, target, _ = maps()
+    p, q = spatial_softmax(source), spatial_softmax(target)
+    whole = objectives.map_alignment(p, q, identity_truth(2))
+    points = torch.stack([oracles.landmark_alignment(soft_argmax(q)[b], soft_argmax(p)[b]) for b in range(2)]).mean()
+    assert whole.item() > points.item()
+
+
+def test_alignment_of_uniform_maps():
+    # Two independent uniform coordinates of n cells differ by (n^2 - 1) / 6 in the mean square.
+    flat = torch.full((2, 3, H, W), 1 / (H * W), dtype=torch.float64)
+    got = objectives.map_alignment(flat, flat, identity_truth(2))
+    assert float(got) == pytest.approx((H**2 - 1) / 6 + (W**2 - 1) / 6)
+
+
+def test_alignment_with_a_correspondence_far_outside():
+    source, target, truth = maps()
+    truth = truth + 1e3
+    got = objectives.sparse_equivariance(source, target, truth)["alignment"]
+    wanted = oracles.sparse_terms(source, target, truth, stride=2, gamma=1, window=5)["alignment"]
+    assert_same(got, wanted, (source, target))
+
+
+def test_diversity_forms_agree():
+    p = spatial_softmax(maps()[0].detach())
+    unpooled = objectives.pooled_diversity(p, 1)
+    eq8 = torch.stack([oracles.sum_minus_max_diversity(m) for m in p]).mean()
+    torch.testing.assert_close(unpooled, eq8)
+
+
+def test_diversity_of_known_maps():
+    apart, together = delta((0, 0), (4, 3)), delta((2, 2), (2, 2))
+    for p, maximum, overlap in ((apart, 0.0, 0.5), (together, 1.0, 1.0)):
+        assert float(objectives.pooled_diversity(p, 1)) == pytest.approx(maximum)
+        assert float(oracles.overlap_diversity(p[0])) == pytest.approx(overlap)
+    # Neighbours in one block count as one after pooling, and only then.
+    near = delta((0, 0), (1, 1))
+    assert float(objectives.pooled_diversity(near, 1)) == pytest.approx(0.0)
+    assert float(objectives.pooled_diversity(near, 2)) == pytest.approx(1.0)
+    # The last, incomplete block keeps its mass.
+    assert float(objectives.pooled_diversity(delta((4, 3), (4, 3)), 3)) == pytest.approx(1.0)
+
+
+def test_sparse_matches_under_the_true_warp():
+    """The direction of the correspondence: a landmark at source cell s is right at target cell g(s)."""
+    truth = identity_truth(1) + torch.tensor([2.0, 1.0], dtype=torch.float64)
+    assert float(objectives.map_alignment(delta((1, 1)), delta((3, 2)), truth)) == pytest.approx(0, abs=1e-12)
+    assert float(objectives.map_alignment(delta((3, 2)), delta((1, 1)), truth)) > 1
+
+
+# ---- dense
+
+
+@pytest.mark.parametrize("power", [0.5, 1, 2, 1.3])
+@pytest.mark.parametrize("channels", [3, 6])
+def test_dense_equals_the_literal_loss(power, channels):
+    source, target, truth = maps(channels=channels)
+    terms = objectives.dense_equivariance(source, target, truth, stride=2, power=power)
+    wanted = oracles.literal_dense_loss(source, target, truth, stride=2, power=power)
+    assert set(terms) == {"matching", "total"}
+    assert_same(terms["total"], wanted, (source, target))
+    torch.testing.assert_close(terms["matching"], terms["total"])
+
+
+def test_power_half_is_the_default():
+    source, target, truth = maps()
+    got = objectives.dense_equivariance(source, target, truth)["total"]
+    torch.testing.assert_close(got, oracles.literal_dense_loss(source, target, truth, stride=2, power=0.5))
+
+
+def test_perfect_descriptors_cost_nothing():
+    perfect = torch.eye(H * W, dtype=torch.float64).view(1, H * W, H, W) * 100
+    matched = objectives.dense_equivariance(perfect, perfect, identity_truth(1), power=1)["total"]
+    assert float(matched) == pytest.approx(0, abs=1e-9)
+    shifted = identity_truth(1) + torch.tensor([3.0, 4.0], dtype=torch.float64)
+    off = objectives.dense_equivariance(perfect, perfect, shifted, stride=2, power=1)["total"]
+    assert float(off) == pytest.approx(10)  # 5 cells of 2 pixels
+
+
+def test_channels_last_features_give_the_same():
+    source, target, truth = maps()
+    wanted = objectives.dense_equivariance(source, target, truth)["total"]
+    s, t = (x.detach().to(memory_format=torch.channels_last).requires_grad_() for x in (source, target))
+    got = objectives.dense_equivariance(s, t, truth)["total"]
+    torch.testing.assert_close(got, wanted)
+    for a, b in zip(torch.autograd.grad(got, (s, t)), torch.autograd.grad(wanted, (source, target)), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+# ---- exchange
+
+
+@pytest.mark.parametrize("power", [0.5, 1, 2, 1.3])
+@pytest.mark.parametrize("batch", [2, 3])
+@pytest.mark.parametrize("channels", [3, 6])
+def test_exchange_with_the_next_image_equals_the_literal_loss(power, batch, channels):
+    source, target, truth = maps(batch, channels)
+    sets = objectives.next_in_batch(batch)
+    got = objectives.descriptor_exchange(source, target, truth, source, sets, stride=2, power=power)
+    assert_same(
+        got["total"],
+        oracles.literal_dve_loss(source, target, source, truth, stride=2, power=power),
+        (source, target),
+    )
+
+
+@pytest.mark.parametrize("sets", [[[0, 3], [2, 1]], [[1, 2, 3], [0, 2, 1]], [[2, 2], [0, 3]]])
+def test_exchange_with_sets_from_a_pool_equals_the_literal_loss(sets):
+    source, target, truth = maps()
+    pool = torch.randn(4, 3, 3, 4, dtype=torch.float64, requires_grad=True)  # maps of another size
+    got = objectives.descriptor_exchange(source, target, truth, pool, torch.tensor(sets))["total"]
+    assert_same(got, oracles.literal_dve_loss(source, target, pool, truth, sets=sets), (source, target, pool))
+
+
+def test_exchange_in_single_precision():
+    """float32 agrees with float64 to 1e-5 of the value and 1e-4 of the largest gradient."""
+    source, target, truth = maps(channels=8)
+    sets = objectives.next_in_batch(2)
+    single = [x.detach().float().requires_grad_() for x in (source, target)]
+    got = objectives.descriptor_exchange(*single, truth.float(), single[0], sets)["total"]
+    wanted = objectives.descriptor_exchange(source, target, truth, source, sets)["total"]
+    torch.testing.assert_close(got.double(), wanted, rtol=1e-5, atol=0)
+    mine, theirs = torch.autograd.grad(got, single), torch.autograd.grad(wanted, (source, target))
+    for a, b in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-4 * float(b.abs().max()))
+
+
+def test_exchange_with_the_image_itself_leaves_sharp_descriptors_alone():
+    sharp = torch.eye(H * W, dtype=torch.float64).view(1, H * W, H, W) * 30
+    rebuilt = objectives.exchange(sharp.flatten(2).mT, sharp, torch.tensor([[0]]))
+    torch.testing.assert_close(rebuilt, sharp.flatten(2).mT)
+    truth = identity_truth(1) + 1
+    with_itself = objectives.descriptor_exchange(sharp, sharp, truth, sharp, torch.tensor([[0]]))
+    torch.testing.assert_close(with_itself["total"], objectives.dense_equivariance(sharp, sharp, truth)["total"])
+
+
+def test_exchange_of_a_uniform_auxiliary_is_its_constant():
+    source = maps(1)[0]
+    constant = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)
+    pool = constant.view(1, 3, 1, 1).expand(1, 3, H, W)
+    rebuilt = objectives.exchange(source.flatten(2).mT, pool, torch.tensor([[0]]))
+    torch.testing.assert_close(rebuilt, constant.expand(1, H * W, 3))
+
+
+def test_next_in_batch():
+    assert objectives.next_in_batch(3).tolist() == [[1], [2], [0]]
+    with pytest.raises(ValueError, match="at least 2"):
+        objectives.next_in_batch(1)
+
+
+# ---- health
+
+
+def test_distinct_landmarks_by_hand():
+    # 0 and 1 stand together on two of three images, 2 is alone, 3 meets 2 on one image only.
+    landmarks = torch.tensor(
+        [
+            [[0.0, 0.0], [1.0, 1.0], [10.0, 10.0], [10.0, 11.0]],
+            [[5.0, 5.0], [5.0, 6.9], [20.0, 10.0], [30.0, 11.0]],
+            [[5.0, 5.0], [9.0, 9.0], [20.0, 10.0], [30.0, 11.0]],
+        ]
+    )
+    assert objectives.distinct_landmarks(landmarks) == 3
+    assert objectives.distinct_landmarks(landmarks, closer_than=1.0) == 4
+    assert objectives.distinct_landmarks(landmarks[1:2]) == 3
+    assert objectives.distinct_landmarks(landmarks[1:2], closer_than=100.0) == 1
+    assert objectives.distinct_landmarks(landmarks[:, :1]) == 1
+    assert objectives.distinct_landmarks(torch.zeros(4, 6, 2)) == 1
+
+
+def test_exactly_two_pixels_apart_is_distinct():
+    assert objectives.distinct_landmarks(torch.tensor([[[0.0, 0.0], [2.0, 0.0]]])) == 2
+
+
+def test_standing_still_by_hand():
+    # Mean positions (1, 1) and (3, 2); the fields shift by (1, 0) and (0, 2) cells of 2 pixels.
+    landmarks = torch.tensor([[[0.0, 1.0], [3.0, 1.0]], [[2.0, 1.0], [3.0, 3.0]]], dtype=torch.float64)
+    shifts = torch.tensor([[1.0, 0.0], [0.0, 2.0]], dtype=torch.float64)
+    truth = identity_truth(2) + shifts[:, None, None]
+    assert float(objectives.standing_still(landmarks, truth, stride=2)) == pytest.approx((1 + 4) / 2 * 4)
+    # x' = 1.5 x: a landmark at x moves by x / 2, so the place counts: (0.5^2 + 1.5^2) / 2.
+    stretched = identity_truth(2) * torch.tensor([1.5, 1.0], dtype=torch.float64)
+    assert float(objectives.standing_still(landmarks, stretched, stride=1)) == pytest.approx((0.25 + 2.25) / 2)
+
+
+def test_landmarks_that_stand_still_score_the_standing_still_value():
+    p = delta((1, 1), (3, 2)).expand(2, -1, -1, -1)
+    truth = identity_truth(2) + torch.tensor([0.5, -1.0], dtype=torch.float64)
+    still = objectives.standing_still(soft_argmax(p), truth, stride=2)
+    torch.testing.assert_close(objectives.map_alignment(p, p, truth) * 4, still)
+
+
+# ---- the correspondence of cells
+
+
+@pytest.mark.parametrize("cells", [SmallNet.cells, Cells(2, 0.0), Cells(4, 1.5)])
+def test_cells_correspondence_of_an_affine_field(cells):
+    side = 24
+    size = (side // cells.stride, side // cells.stride)
+    matrix = torch.tensor([[0.9, 0.2], [-0.1, 1.1]])
+    shift = torch.tensor([3.0, -2.0])
+    field = (pixel_grid((side, side)) @ matrix.T + shift)[None]
+    image = torch.zeros(1, 3, side, side)
+    pairs = PairBatch(image, image, field, torch.ones(1, side, side, dtype=torch.bool))
+    got = cells_correspondence(pairs, cells, size)
+    for y, x in ((0, 0), (1, 3), (4, 2), (5, 5)):
+        pixel = torch.tensor([x * cells.stride + cells.offset, y * cells.stride + cells.offset])
+        wanted = (matrix @ pixel + shift - cells.offset) / cells.stride
+        torch.testing.assert_close(got[0, y, x], wanted, rtol=0, atol=1e-4)
