@@ -84,7 +84,9 @@ def _settings(rest: Sequence[str]) -> dict[str, str]:
 
 def _demo(arguments: _Arguments) -> None:
     made = demo.run_demo(arguments.out, seed=arguments.seed, device=arguments.device, progress=not arguments.quiet)
-    print(made.results)
+    path = demo.write_report(made, arguments.out)
+    _print_table("learned without labels, measured on people not seen", demo.COLUMNS, demo.rows(made.results))
+    print(f"report: {path}")
 
 
 def _pack(arguments: _Arguments) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from . import evaluation
+from . import checkpoint, evaluation, plots, report
 from .evaluation import AnnotatedFrames
 from .files import write_text
 from .packs import PackedImages
@@ -111,3 +112,82 @@ def _point_metrics(predicted: NDArray[np.float64], truth: NDArray[np.float64]) -
         "error_iod_percent": evaluation.error_iod_percent(predicted, truth, OUTER_EYES),
         "error_px": evaluation.error_px(predicted, truth),
     }
+
+
+def write_report(made: Demo, out: Path) -> Path:
+    """Write ``report.html`` of the demonstration: numbers, pictures, and where it fails; its path."""
+    results, test = made.results, PackedImages.from_array(_pictures(made.test.frames))
+    page = report.Page(
+        "Landmarks, learned without labels",
+        f"{TRAINING_IMAGES} drawn portraits, each of another person, and no annotation. All pictures and numbers here "
+        f"are of {TEST_IMAGES} people that no network has seen.",
+    )
+    page.section("What came out", _SUMMARY)
+    page.table(rows(results), COLUMNS)
+    ratio = results["dve"]["different_identity_px"] / results["dense"]["different_identity_px"]
+    page.numbers(
+        [
+            (
+                "Exchange against none",
+                f"{ratio:.2f}",
+                "error between people, with exchange over without",
+            ),
+            ("Time", f"{sum(results['seconds'].values()):.0f} s", "for drawing, three trainings and the evaluation"),
+        ]
+    )
+    for name, label in (("dve", "with exchange"), ("dense", "without exchange")):
+        report.matches_section(page, made.runs[name].model, test, label=label)
+    report.descriptor_section(page, made.runs["dve"].model, test, label="with exchange")
+    _fitted_section(page, made)
+    report.sparse_section(page, made.runs["sparse"].model, test)
+    for name, run in made.runs.items():
+        report.curves_section(page, run.model.config, checkpoint.read_log(run.folder), label=name)
+    report.pairs_section(page, made.runs["dve"].model, test)
+    return page.write(out)
+
+
+COLUMNS = ("experiment", "what is measured", "result")
+_SUMMARY = (
+    "Two networks learn descriptors from warped views of single images; one of them, DVE, also has to find its way "
+    "through the image of another person. Both match a point to another view of the same person; only with exchange "
+    "is it found on another person. Ten labelled portraits then turn the descriptors into 68 named landmarks, and a "
+    "third network learns landmarks of its own."
+)
+
+
+def rows(results: dict[str, Metrics]) -> list[tuple[str, str, str]]:
+    """The results as a table with :data:`COLUMNS`."""
+
+    def px(value: float) -> str:
+        return f"{value:.2f} px"
+
+    table = []
+    for name, title in (("dense", "without exchange"), ("dve", "with exchange (DVE)")):
+        table += [
+            (title, "matching, same person, in a 70 px frame", px(results[name]["same_identity_px"])),
+            (title, "matching, different people, in a 70 px frame", px(results[name]["different_identity_px"])),
+        ]
+    for name, title in ((f"fit_{LABELS}_labels", f"68 landmarks from {LABELS} labels"), ("mean_shape", "mean shape")):
+        found = results[name]
+        table.append((title, "error", f"{found['error_iod_percent']:.1f} % of eye distance, {px(found['error_px'])}"))
+    sparse, total = results["sparse"], _SPARSE["network.channels"]
+    share = f"{sparse['alignment_share']:.2f}"
+    return [
+        *table,
+        ("sparse landmarks", "distinct", f"{sparse['distinct_landmarks']:.0f} of {total}"),
+        ("sparse landmarks", "misalignment under warps (1: they stand still in the frame)", share),
+    ]
+
+
+def _fitted_section(page: report.Page, made: Demo) -> None:
+    page.section(
+        f"Named landmarks from {LABELS} labelled images",
+        "The descriptors stay as they were learned. Below, the faces on which the landmarks are worst.",
+    )
+    figure = plots.worst_cases(list(_pictures(made.test.frames)), made.fitted, made.test.points)
+    page.figure("fitted", figure, "Circles: where the landmarks are. Crosses: where they were put.")
+
+
+def _pictures(frames: Tensor) -> NDArray[np.uint8]:
+    pictures: NDArray[np.uint8] = frames.movedim(1, -1).contiguous().numpy()
+    return pictures
