@@ -16,7 +16,8 @@ from equimark.checkpoint import LOG_FILE, read_config, read_log
 from equimark.config import make_config
 from equimark.model import LandmarkModel, ModelError
 from equimark.packs import PackedImages
-from equimark.report import Page, confident_cells, warnings_of, write_run_report
+from equimark.page import Page
+from equimark.report import confident_cells, warnings_of, write_run_report
 from equimark.synthetic import portraits
 from equimark.training import train
 

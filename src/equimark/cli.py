@@ -22,7 +22,7 @@ from .geometry import Frame
 from .images import ImageError, decode, open_images
 from .landmarks import LandmarkError
 from .model import Head, LandmarkModel, ModelError
-from .packs import PackedImages, pack
+from .packs import pack
 from .prediction import Prediction
 from .training import TrainingError
 
@@ -117,7 +117,7 @@ def _train(arguments: _Arguments) -> None:
     last = checkpoint.read_log(made.folder)[-1]
     terms = ", ".join(f"{k} {v:.4g}" for k, v in last.items() if k not in ("step", "pairs_per_second", "lr"))
     print(f"trained {made.folder} for {last['step']} steps: {terms}")
-    print(f"report: {report.write_run_report(made.folder, made.images)}")
+    print(f"report: {report.write_run_report(made.folder, made.images())}")
 
 
 def _recipes(arguments: _Arguments) -> None:
@@ -193,7 +193,7 @@ def _evaluate_matching(arguments: _Arguments) -> None:
 
 
 def _report(arguments: _Arguments) -> None:
-    images = PackedImages.open(arguments.images) if arguments.images else run.Run(arguments.run).images
+    images = run.Run(arguments.run).images(arguments.images)
     print(f"report: {report.write_run_report(arguments.run, images)}")
 
 
@@ -338,7 +338,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     _evaluate_arguments(evaluate)
     shown = add("report", _report, "write report.html of a run", "report runs/photos")
     shown.add_argument("run", type=Path)
-    shown.add_argument("--images", type=Path, help="a pack to show, if the run's own is gone")
+    shown.add_argument("--images", type=Path, help="images to show instead of the training's")
     add("info", _info, "say what a run is", "info runs/photos").add_argument("run", type=Path)
     _synthetic_arguments(
         add("synthetic", _synthetic, "draw images with known landmarks", "synthetic portraits --out drawn --count 500")

@@ -53,7 +53,7 @@ class ObjectiveSpec:
 
     Args:
         power: of the distance in the dense objectives; 1 as printed, 0.5 as released.
-        gamma: weight of the diversity, on the alignment summed over landmarks in squared input pixels.
+        gamma: weight of the diversity, on the alignment summed over landmarks in squared pixels of an 80 px crop.
         window: side of the sum pooling before the diversity, in cells.
     """
 
@@ -218,7 +218,7 @@ def make_config(*layers: Mapping[str, Any]) -> RunConfig:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(RunConfig, fail_untyped=True)
     try:
-        namespace = parser.instantiate_classes(parser.parse_object(nested))
+        namespace = parser.instantiate(parser.parse_object(nested))
         return RunConfig(**_arguments(namespace))
     except (ArgumentError, ValueError, TypeError) as error:
         raise ConfigError(explain(error)) from None

@@ -19,6 +19,7 @@ from . import checkpoint, evaluation, plots, report
 from .evaluation import AnnotatedFrames
 from .files import write_text
 from .packs import PackedImages
+from .page import Page
 from .run import Run, train
 from .synthetic import portraits
 
@@ -117,7 +118,7 @@ def _point_metrics(predicted: NDArray[np.float64], truth: NDArray[np.float64]) -
 def write_report(made: Demo, out: Path) -> Path:
     """Write ``report.html`` of the demonstration: numbers, pictures, and where it fails; its path."""
     results, test = made.results, PackedImages.from_array(_pictures(made.test.frames))
-    page = report.Page(
+    page = Page(
         "Landmarks, learned without labels",
         f"{TRAINING_IMAGES} drawn portraits, each of another person, and no annotation. All pictures and numbers here "
         f"are of {TEST_IMAGES} people that no network has seen.",
@@ -179,7 +180,7 @@ def rows(results: dict[str, Metrics]) -> list[tuple[str, str, str]]:
     ]
 
 
-def _fitted_section(page: report.Page, made: Demo) -> None:
+def _fitted_section(page: Page, made: Demo) -> None:
     page.section(
         f"Named landmarks from {LABELS} labelled images",
         "The descriptors stay as they were learned. Below, the faces on which the landmarks are worst.",

@@ -16,6 +16,7 @@ from .matching_loss import expected_distance
 Terms = dict[str, Tensor]
 
 DIVERSITY_WEIGHT = 500.0
+_REFERENCE_SIDE = 80.0  # pixels: the crops for which the paper's weight was chosen
 
 
 def sparse_equivariance(
@@ -29,9 +30,9 @@ def sparse_equivariance(
 ) -> Terms:
     """K landmarks from equivariance (2017, eq. 9): alignment (eq. 6) and diversity (pooled eq. 8).
 
-    The paper's gamma = 500 acts on the alignment *summed* over landmarks in squared *input pixels*. With the
-    alignment on a smaller scale the landmarks spread and then stand still in the frame; on a larger one
-    they collapse onto each other.
+    The paper's gamma = 500 acts on the alignment *summed* over landmarks in squared pixels of an *80 px* crop,
+    the paper's; alignments in crops of other sizes are brought to that size. With the alignment on a smaller
+    scale the landmarks spread and then stand still in the frame; on a larger one they collapse onto each other.
 
     Args:
         source_scores: score maps (B, K, h, w).
@@ -48,7 +49,8 @@ def sparse_equivariance(
     source, target = geometry.spatial_softmax(source_scores), geometry.spatial_softmax(target_scores)
     alignment = map_alignment(source, target, target_from_source) * stride**2
     diversity = pooled_diversity(source, window) + pooled_diversity(target, window)
-    total = alignment * source.shape[1] + gamma * diversity
+    to_reference = (_REFERENCE_SIDE / (stride * source.shape[-1])) ** 2
+    total = alignment * (source.shape[1] * to_reference) + gamma * diversity
     return {"alignment": alignment, "diversity": diversity, "total": total}
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from equimark.geometry import Frame, Placement, Size
-from equimark.images import ImageError, ImageSource, Pixels, Unreadable, open_images, read_framed
+from equimark.images import Framed, ImageError, ImageSource, Pixels, Unreadable, open_images, read_framed
 from equimark.progress import progress_bar
 
 _FORMAT = 1
@@ -194,6 +195,19 @@ class PackedImages:
             raise ImageError(f"{count} images of side {side} cannot have {len(names)} names and side {frame.size}")
         index = _Index(names, np.full((count, 2), side), np.tile((0.0, 0.0, side, side), (count, 1)))
         return cls(images, frame, lambda: index)
+
+    @classmethod
+    def read(cls, path: str | Path, frame: Frame, most: int) -> PackedImages:
+        """The first ``most`` readable images of a source, brought to ``frame``, in memory.
+
+        Raises:
+            ImageError: none of them can be read.
+        """
+        with closing(read_framed(open_images(path), frame)) as items:
+            framed = list(islice((item for item in items if isinstance(item, Framed)), most))
+        if not framed:
+            raise ImageError(f"none of the images of {path} can be read")
+        return cls.from_array(np.stack([item.pixels for item in framed]), [item.name for item in framed])
 
     def __len__(self) -> int:
         return len(self.images)

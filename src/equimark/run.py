@@ -42,13 +42,13 @@ class Run:
         """The trained model."""
         return LandmarkModel.load(self.folder)
 
-    @cached_property
-    def images(self) -> PackedImages | None:
-        """The images of the training, if they are still where they were."""
-        for place in (self.folder / PACK_FOLDER, Path(checkpoint.load(self.folder).data.source)):
+    def images(self, elsewhere: str | Path | None = None, *, most: int = 200) -> PackedImages | None:
+        """Images to look at: those of the training, if they are still where they were, or some from ``elsewhere``."""
+        own = (self.folder / PACK_FOLDER, Path(checkpoint.load(self.folder).data.source))
+        for place in own if elsewhere is None else (Path(elsewhere),):
             if is_pack(place):
                 return PackedImages.open(place)
-        return None
+        return None if elsewhere is None else PackedImages.read(elsewhere, self.model.frame, most)
 
 
 def train(
