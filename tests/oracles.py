@@ -102,14 +102,16 @@ def pooled_diversity(p: Tensor, m: int) -> Tensor:
 
 
 def sparse_terms(source_scores, target_scores, g, *, stride: int, gamma: float, window: int) -> dict[str, Tensor]:
-    """2017, eq. 9 without the regulariser, on the scale of METHOD section 3: alignment summed over K, input pixels."""
+    """2017, eq. 9 without the regulariser; the alignment is summed over K, in pixels of an 80 px crop."""
     alignment, diversity = [], []
     for b in range(len(source_scores)):
         p_source, p_target = spatial_softmax(source_scores[b]), spatial_softmax(target_scores[b])
         alignment.append(map_alignment(p_source, p_target, g[b]) * stride**2)
         diversity.append(pooled_diversity(p_source, window) + pooled_diversity(p_target, window))
     terms = {"alignment": torch.stack(alignment).mean(), "diversity": torch.stack(diversity).mean()}
-    total = terms["alignment"] * source_scores.shape[1] + gamma * terms["diversity"]
+    crop = stride * source_scores.shape[-1]
+    summed = terms["alignment"] * source_scores.shape[1] * (80 / crop) ** 2
+    total = summed + gamma * terms["diversity"]
     return terms | {"total": total}
 
 

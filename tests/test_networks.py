@@ -87,12 +87,7 @@ def test_the_gradient_of_a_cell_is_centred_on_its_pixel(kind, cell):
     "size",
     [
         (8, 8),
-        pytest.param(
-            (9, 9),
-            marks=pytest.mark.xfail(
-                strict=True, reason="a coarse map is stretched over the finer one where the finer has an odd side"
-            ),
-        ),
+        (9, 9),
     ],
 )
 def test_the_hourglass_puts_coarse_cells_back_where_they_came_from(size):
@@ -100,7 +95,7 @@ def test_the_hourglass_puts_coarse_cells_back_where_they_came_from(size):
     pyramid = _Pyramid(8, depth=1)
     pyramid.level = nn.Identity()
     pyramid.inner, pyramid.up = nn.Identity(), nn.Identity()
-    pyramid.down = nn.MaxPool2d(2)
+    pyramid.down = pyramid.down[:1]
     ramp = torch.arange(float(size[1])).expand(1, 8, *size)
     added = pyramid(ramp) - ramp
     even = size[1] // 2 * 2
@@ -155,7 +150,6 @@ def test_unknown_network():
         build_network("bignet", 3)
 
 
-@pytest.mark.xfail(strict=True, reason="refused only after torch has made, and warned of, an empty layer")
 @pytest.mark.parametrize("name", ["smallnet", "hourglass"])
 def test_no_channels(name):
     with pytest.raises(ValueError, match="at least one"), torch.device("meta"):

@@ -88,8 +88,10 @@ class OptimiserSpec:
     milestones: tuple[float, ...] = (0.7, 0.9)
 
     def __post_init__(self) -> None:
-        if self.lr <= 0 or self.weight_decay < 0:
+        if not (self.lr > 0 and self.weight_decay >= 0):
             raise ValueError(f"lr must be positive and weight_decay not negative: {self}")
+        if self.bias_lr is not None and not self.bias_lr > 0:
+            raise ValueError(f"bias_lr must be positive, or null for the rate of the rest: {self.bias_lr}")
         if not all(0 < m < 1 for m in self.milestones):
             raise ValueError(f"milestones are fractions of the run between 0 and 1: {self.milestones}")
 
@@ -171,6 +173,13 @@ def load_recipe(name_or_file: str) -> Recipe:
     Raises:
         ConfigError: if there is no such recipe, or it is not a mapping.
     """
+    return _load_recipe(name_or_file, ())
+
+
+def _load_recipe(name_or_file: str, above: tuple[str, ...]) -> Recipe:
+    """A recipe that is, by way of others, the base of those ``above``."""
+    if name_or_file in above:
+        raise ConfigError(f"recipe {name_or_file} is, by way of base, built on itself")
     if name_or_file.endswith((".yaml", ".yml")):
         path = Path(name_or_file)
         if not path.is_file():
@@ -190,9 +199,11 @@ def load_recipe(name_or_file: str) -> Recipe:
     if not isinstance(content, dict):
         raise ConfigError(f"{name_or_file} must hold a mapping of configuration keys")
     about, base = content.pop("about", {}), content.pop("base", None)
+    if not isinstance(about, dict) or not isinstance(base, str | None):
+        raise ConfigError(f"{name_or_file}: about must be a mapping, and base the name of a recipe or a file")
     if base is None:
         return Recipe(name, content, about)
-    parent = load_recipe(base)
+    parent = _load_recipe(base, (*above, name_or_file))
     return Recipe(name, _merge(parent.settings, content), parent.about | about)
 
 
@@ -210,7 +221,7 @@ def make_config(*layers: Mapping[str, Any]) -> RunConfig:
     """
     nested: dict[str, Any] = {}
     for key, value in ((key, value) for layer in layers for key, value in layer.items()):
-        nested = _merge(nested, _nest(key, value))
+        nested = _merge(nested, _nest(str(key), value))
     known = set(config_keys())
     for key in _leaves(nested):
         if key not in known:
@@ -276,7 +287,7 @@ def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
         if isinstance(value, Mapping):
             yield from _flatten(value, f"{prefix}{key}.")
         else:
-            yield prefix + key, value
+            yield f"{prefix}{key}", value
 
 
 def _leaves(mapping: Mapping[str, Any]) -> list[str]:

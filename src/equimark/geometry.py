@@ -76,9 +76,13 @@ class Cells:
 
 def sample(values: Tensor, points: Tensor, *, padding: Literal["border", "zeros"] = "border") -> Tensor:
     """Bilinear samples of ``values`` (B, C, H, W) at pixel ``points`` (B, ..., 2): (B, C, ...)."""
-    grid = normalise(points, (values.shape[-2], values.shape[-1]))
-    flat = grid.reshape(len(grid), -1, 1, 2)
-    out = F.grid_sample(values, flat.to(values.dtype), padding_mode=padding, align_corners=True)
+    return sample_normalised(values, normalise(points, (values.shape[-2], values.shape[-1])), padding=padding)
+
+
+def sample_normalised(values: Tensor, points: Tensor, *, padding: Literal["border", "zeros"] = "border") -> Tensor:
+    """As :func:`sample`, at normalised ``points`` (B, ..., 2)."""
+    flat = points.reshape(len(points), -1, 1, 2).to(values.dtype)
+    out = F.grid_sample(values, flat, padding_mode=padding, align_corners=True)
     return out.reshape(*values.shape[:2], *points.shape[1:-1])
 
 

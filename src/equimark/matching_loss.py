@@ -58,9 +58,11 @@ def expected_distance(
         raise ValueError(f"the distance power must be positive, got {power}")
     if weights is None:
         weights = source.new_ones(batch, count)
-    weights = weights.to(source.dtype) / weights.sum().clamp_min(torch.finfo(source.dtype).tiny)
+    weights = weights.to(source.dtype)
+    weights = weights / weights.sum().clamp_min(torch.finfo(source.dtype).tiny)
     arguments = (source, target, target_from_source.to(source.dtype), weights, w, power)
-    loss: Tensor = _ExpectedDistance.apply(*arguments, chunk_elements)  # type: ignore[no-untyped-call]
+    with torch.autocast(source.device.type, enabled=False):  # logits of several hundred mean nothing in half precision
+        loss: Tensor = _ExpectedDistance.apply(*arguments, chunk_elements)  # type: ignore[no-untyped-call]
     return loss
 
 

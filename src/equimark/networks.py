@@ -29,8 +29,6 @@ class Network(nn.Module):
 
     def __init__(self, body: nn.Module, channels: int, vector_length: float | None = None) -> None:
         super().__init__()
-        if channels < 1:
-            raise ValueError(f"a network needs at least one output channel, got {channels}")
         self.channels = channels
         self.vector_length = vector_length
         self.body = body
@@ -43,6 +41,11 @@ class Network(nn.Module):
         if self.vector_length is None:
             return features
         return F.normalize(features, dim=1) * self.vector_length
+
+
+def _check_channels(channels: int) -> None:
+    if channels < 1:
+        raise ValueError(f"a network needs at least one output channel, got {channels}")
 
 
 class SmallNet(Network):
@@ -62,6 +65,7 @@ class SmallNet(Network):
     def __init__(
         self, channels: int, *, leak: float = 0.2, activate_last: bool = False, vector_length: float | None = None
     ) -> None:
+        _check_channels(channels)
         widths = (3, 20, 48, 64, 80, 256, channels)
         kernels = (5, 5, 5, 3, 3, 1)
         dilations = (1, 1, 2, 4, 2, 1)
@@ -85,6 +89,7 @@ class Hourglass(Network):
     cells = Cells(stride=2, offset=0.0)
 
     def __init__(self, channels: int, *, vector_length: float | None = None) -> None:
+        _check_channels(channels)
         body = nn.Sequential(
             nn.Conv2d(3, 64, 7, stride=2, padding=3),
             nn.BatchNorm2d(64),
@@ -126,13 +131,14 @@ class _Pyramid(nn.Module):
     def __init__(self, width: int, depth: int) -> None:
         super().__init__()
         self.level = _bottlenecks(width)
-        self.down = nn.Sequential(nn.MaxPool2d(2), *_bottlenecks(width))
+        self.down = nn.Sequential(nn.MaxPool2d(2, ceil_mode=True), *_bottlenecks(width))
         self.inner = _Pyramid(width, depth - 1) if depth > 1 else _bottlenecks(width)
         self.up = _bottlenecks(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        below = self.up(self.inner(self.down(x)))
-        out: Tensor = self.level(x) + F.interpolate(below, size=x.shape[-2:], mode="nearest")
+        height, width = x.shape[-2:]
+        below = F.interpolate(self.up(self.inner(self.down(x))), scale_factor=2, mode="nearest")
+        out: Tensor = self.level(x) + below[..., :height, :width]  # an odd map was rounded up on the way down
         return out
 
 

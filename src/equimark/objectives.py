@@ -166,17 +166,19 @@ def _matching(source: Tensor, target: Tensor, target_from_source: Tensor, *, str
 
 
 def distinct_landmarks(landmarks: Tensor, *, closer_than: float = 2.0) -> int:
-    """How many of K landmarks are distinct: two that are closer than 2 px on most images count as one.
+    """How many of K landmarks are distinct: those that chains of close pairs connect count as one.
+
+    A pair is close if it is closer than 2 px on most images.
 
     Args:
         landmarks: (B, K, 2) in input pixels.
         closer_than: in input pixels.
     """
     distances = torch.cdist(landmarks, landmarks)
-    same = ((distances < closer_than).float().mean(0) > 0.5).cpu()
-    # A landmark counts unless an earlier one stands where it stands.
-    earlier = same.tril(diagonal=-1).any(1)
-    return int((~earlier).sum())
+    connected = ((distances < closer_than).float().mean(0) > 0.5).float()
+    for _ in range(landmarks.shape[1].bit_length()):  # each squaring doubles the length of chains
+        connected = (connected @ connected > 0).float()
+    return len({tuple(row) for row in connected.tolist()})
 
 
 def standing_still(source_landmarks: Tensor, target_from_source: Tensor, *, stride: int = 2) -> Tensor:

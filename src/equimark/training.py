@@ -255,8 +255,8 @@ def train(
             for group, base in zip(optimiser.param_groups, base_rates, strict=True):
                 group["lr"] = base * factor
             frames = images.batch(batch_indices(config, len(images), step - 1)).to(accelerator.device)
-            with accelerator.autocast():
-                terms = compute_terms(model, _pairs(frames, config, step), config, cells)
+            # Accelerate casts inside the network alone; the objective is computed in single precision.
+            terms = compute_terms(model, _pairs(frames, config, step), config, cells)
             optimiser.zero_grad()
             accelerator.backward(terms["total"])
             optimiser.step()
