@@ -82,7 +82,7 @@ def packed(photo_pack: Path) -> PackedImages:
 
 @pytest.fixture(scope="session")
 def dve_run(photo_pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    settings = TINY | {"network.vector_length": 10, "network.channels": 16, "steps": 30, "save_every": 30}
+    settings = TINY | {"network.vector_length": 10, "network.channels": 16, "steps": 50, "save_every": 50}
     return train(photo_pack, tmp_path_factory.mktemp("runs") / "dve", method="dve", progress=False, **settings)
 
 

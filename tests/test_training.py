@@ -136,11 +136,6 @@ def test_runs_of_different_precision_in_one_process(packed: PackedImages, tmp_pa
     assert not same_weights(tmp_path / "full", tmp_path / "half")
 
 
-def test_precision_that_the_device_lacks(packed: PackedImages, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="fp16"):
-        go(packed, tiny(precision="fp16"), tmp_path)
-
-
 @pytest.mark.parametrize("device", ["cuda", "mps", "tpu"])
 def test_device_that_is_not_there(packed: PackedImages, tmp_path: Path, device: str) -> None:
     if device == "cuda" and torch.cuda.is_available():
@@ -302,9 +297,10 @@ def test_a_run_that_dies_goes_on_to_the_same_weights(packed: PackedImages, tmp_p
 
 def test_resume_of_a_complete_run_changes_nothing(packed: PackedImages, tmp_path: Path) -> None:
     go(packed, tiny(), tmp_path)
-    before = (tmp_path / "model.safetensors").read_bytes()
+    before = weights_of(tmp_path)
     go(packed, tiny(), tmp_path, resume=True)
-    assert (tmp_path / "model.safetensors").read_bytes() == before
+    after = weights_of(tmp_path)
+    assert all(torch.equal(after[name], value) for name, value in before.items())
     assert steps_logged(tmp_path) == [1, 2, 3, 4, 5, 6]
 
 
@@ -369,7 +365,7 @@ def test_a_command_that_is_killed_twice_goes_on_to_the_same_weights(
     packed: PackedImages, photo_pack: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "parts"
-    keys = {**TINY, "steps": 60, "save_every": 3}
+    keys = {**TINY, "steps": 40, "save_every": 3}
     options = [f"--{key}={value}" for key, value in keys.items()]
     command = ("train", photo_pack, "--out", run, "--quiet", "--device", "cpu")
 
@@ -380,17 +376,17 @@ def test_a_command_that_is_killed_twice_goes_on_to_the_same_weights(
     state = checkpoint.latest_state(run)
     assert state is not None
     stopped = state[0]
-    assert 5 <= stopped < 60
+    assert 5 <= stopped < 40
     assert checkpoint.load(run).step == steps_logged(run)[-1] == stopped
 
-    code, _ = kill_after(stopped + 10, run, start_command(*command, "--resume"), signal.SIGKILL)
+    code, _ = kill_after(stopped + 8, run, start_command(*command, "--resume"), signal.SIGKILL)
     assert code == -signal.SIGKILL
 
     config = checkpoint.read_config(run)
     whole = go(packed, config, tmp_path / "whole")
     go(packed, config, run, resume=True)
     assert same_weights(whole, run)
-    assert steps_logged(run) == list(range(1, 61))
+    assert steps_logged(run) == list(range(1, 41))
 
 
 def test_resume_with_another_config_names_the_keys(packed: PackedImages, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from .geometry import Frame
 from .images import ImageError, decode, open_images
 from .landmarks import LandmarkError
 from .model import Head, LandmarkModel, ModelError
-from .packs import pack
+from .packs import PackedImages, is_pack, pack
 from .prediction import Prediction
 from .training import TrainingError
 
@@ -90,7 +90,10 @@ def _demo(arguments: _Arguments) -> None:
 
 
 def _pack(arguments: _Arguments) -> None:
-    frame = Frame(arguments.size, arguments.frame, arguments.pad, arguments.fill)
+    try:
+        frame = Frame(arguments.size, arguments.frame, arguments.pad, arguments.fill)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     packed = pack(arguments.images, arguments.out, frame, progress=not arguments.quiet, overwrite=arguments.overwrite)
     unreadable = len((arguments.out / "unreadable.csv").read_text(encoding="utf-8").splitlines()) - 1
     note = f"; {unreadable} could not be read, see {arguments.out / 'unreadable.csv'}" if unreadable else ""
@@ -139,7 +142,7 @@ def _detect(arguments: _Arguments) -> None:
 
 def _match(arguments: _Arguments) -> None:
     model = _load_model(arguments)
-    source = decode(arguments.source.read_bytes()).pixels
+    source = _read_image(arguments.source)
     points = _parse_points(arguments.points, arguments.source.name)
     _check_inside(points, source)
     found = prediction.match_all(model, source, points, arguments.targets, progress=not arguments.quiet)
@@ -170,11 +173,11 @@ def _fit(arguments: _Arguments) -> None:
 def _evaluate_matching(arguments: _Arguments) -> None:
     model = _load_model(arguments, frame=None)
     table = landmarks.read(arguments.data)
-    if table.splits and arguments.split in table.splits:
-        table = table.split(arguments.split)
+    if arguments.split or "test" in (table.splits or ()):
+        table = table.split(arguments.split or "test")
     by_landmarks = arguments.frame == "landmarks"
     if arguments.frame and not by_landmarks:
-        model = model.with_frame(arguments.frame)
+        model = _framed(model, arguments.frame)
     data = evaluation.load_annotated(
         table, arguments.root or arguments.data.parent, model.frame, by_landmarks=by_landmarks
     )
@@ -226,22 +229,43 @@ def _synthetic(arguments: _Arguments) -> None:
 
 def _load_model(arguments: _Arguments, frame: str | None = "as given") -> LandmarkModel:
     model = LandmarkModel.load(arguments.run, device=arguments.device)
-    return model.with_frame(arguments.frame) if frame and arguments.frame else model
+    return _framed(model, arguments.frame) if frame and arguments.frame else model
+
+
+def _framed(model: LandmarkModel, fit: str) -> LandmarkModel:
+    try:
+        return model.with_frame(fit)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _read_image(path: Path) -> NDArray[np.uint8]:
+    try:
+        return decode(path.read_bytes()).pixels
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from None
 
 
 def _parse_points(text: str, image: str) -> NDArray[np.float64]:
     """Points (N, 2) from ``x,y x,y ...``, or the row of ``image`` in a landmark file."""
-    if Path(text).suffix and Path(text).is_file():
-        table = landmarks.read(text)
-        row = next((i for i, name in enumerate(table.images) if Path(name).name == image), None)
-        if row is None:
-            raise LandmarkError(f"{text} has no row for {image}")
-        visible: NDArray[np.float64] = table.points[row][table.visible[row]]
-        return visible
     try:
-        return np.array([[float(v) for v in pair.split(",")] for pair in text.split()]).reshape(-1, 2)
+        numbers = [[float(x), float(y)] for x, y in (pair.split(",") for pair in text.split())]
     except ValueError:
-        raise ConfigError(f"--points wants 'x,y x,y ...' or a landmark file, got {text!r}") from None
+        numbers = []
+    if numbers:
+        return np.array(numbers)
+    try:
+        is_file = Path(text).is_file()
+    except OSError:  # many points are longer than a file name may be
+        is_file = False
+    if not is_file:
+        raise ConfigError(f"--points wants 'x,y x,y ...' or a landmark file, got {text!r}")
+    table = landmarks.read(text)
+    row = next((i for i, name in enumerate(table.images) if Path(name).name == image), None)
+    if row is None:
+        raise LandmarkError(f"{text} has no row for {image}")
+    visible: NDArray[np.float64] = table.points[row][table.visible[row]]
+    return visible
 
 
 def _check_inside(points: NDArray[np.float64], image: NDArray[np.uint8]) -> None:
@@ -262,11 +286,17 @@ def _write_prediction(found: Prediction, out: Path) -> None:
 def _plot_matches(
     arguments: _Arguments, source: NDArray[np.uint8], points: NDArray[np.float64], found: Prediction, most: int = 11
 ) -> None:
-    targets = open_images(arguments.targets)
-    rows = landmarks.match_images(found.table, targets.names)[:most]
-    images = [decode(targets.read(int(i))).pixels for i in rows]
+    places = found.table.points[:most]
+    if is_pack(arguments.targets):
+        packed = PackedImages.open(arguments.targets)
+        images = list(packed.images[:most])
+        places = np.stack([packed.placement(i).to_frame(p) for i, p in enumerate(places)])
+    else:
+        targets = open_images(arguments.targets)
+        rows = landmarks.match_images(found.table, targets.names)[:most]
+        images = [decode(targets.read(int(i))).pixels for i in rows]
     assert found.table.confidence is not None
-    figure = plots.matches(source, points, images, found.table.points[:most], found.table.confidence[:most])
+    figure = plots.matches(source, points, images, places, found.table.confidence[:most])
     replace_file(arguments.plot, lambda path: figure.savefig(path, format="png", dpi=150))
     print(f"picture: {arguments.plot}")
 
@@ -426,7 +456,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--data", type=Path, required=True, help="a landmark file")
     parser.add_argument("--root", type=Path, help="where its images are; default: beside it")
-    parser.add_argument("--split", default="test", help="of the landmark file, if it has splits")
+    parser.add_argument("--split", help="of the landmark file; default: test, if it has one")
     parser.add_argument("--variant", choices=("cells", "upsampled"), default="cells", help="as released, or as newer")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from . import checkpoint, training
 from .checkpoint import CheckpointError
 from .config import ConfigError, RunConfig, load_recipe, make_config, to_mapping
+from .images import open_images
 from .model import LandmarkModel
 from .networks import Network
 from .packs import PackedImages, is_pack, pack
 
 PACK_FOLDER = "pack"
 RUN_FILES = (checkpoint.CONFIG_FILE, checkpoint.MODEL_FILE, checkpoint.LOG_FILE, "report.html", "results.json")
-RUN_FOLDERS = (checkpoint.STATE_FOLDER, PACK_FOLDER, "figures")
+RUN_FOLDERS = (checkpoint.STATE_FOLDER, PACK_FOLDER, "figures", "tracker")
 _RECIPE_OF_METHOD = {"dve": "dve-smallnet-64", "dense": "dense-smallnet-64", "sparse": "sparse-10"}
 
 Images = str | Path | PackedImages | NDArray[np.uint8]
@@ -89,9 +90,9 @@ def train(
     _check_out(folder, resume=resume, overwrite=overwrite)
     config = _choose_config(recipe, method, settings, folder if resume else None, start_from)
     initial = _initial_network(start_from, config) if start_from is not None and not resume else None
-    if overwrite:
-        _remove_run(folder)
-    packed, source = _pack(images, folder, config, progress=progress)
+    packed, source = _pack(images, folder, config, resume=resume, progress=progress)
+    if overwrite:  # only now: images that cannot be packed must not cost the run that stands there
+        _remove_run(folder, packed)
     if packed.frame.size == config.frame.size:  # the model then frames new images as the pack was framed
         config = replace(config, frame=packed.frame)
     training.train(
@@ -118,18 +119,23 @@ def _check_out(folder: Path, *, resume: bool, overwrite: bool) -> None:
         raise CheckpointError(f"{folder} is a file; --out names a folder to make")
     if is_run and not overwrite:
         raise CheckpointError(f"{folder} already holds a run: go on with --resume, or replace it with --overwrite")
-    foreign = {f.name for f in folder.iterdir()} - {*RUN_FILES, *RUN_FOLDERS} if folder.is_dir() else set()
+    names = {f.name for f in folder.iterdir()} if folder.is_dir() else set()
+    # a write that was killed leaves hidden files
+    foreign = {name for name in names - {*RUN_FILES, *RUN_FOLDERS} if not name.startswith(".")}
     if foreign:
         raise CheckpointError(
             f"{folder} holds other files ({min(foreign)}, ...): choose a new or empty folder for --out"
         )
 
 
-def _remove_run(folder: Path) -> None:
+def _remove_run(folder: Path, packed: PackedImages) -> None:
+    """Remove what a run left in ``folder``, but for the pack, if these are its images."""
+    in_use = Path(getattr(packed.images, "filename", None) or "").resolve().parent
     for name in RUN_FILES:
         (folder / name).unlink(missing_ok=True)
     for name in RUN_FOLDERS:
-        shutil.rmtree(folder / name, ignore_errors=True)
+        if (folder / name).resolve() != in_use:
+            shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _choose_config(
@@ -164,15 +170,20 @@ def _initial_network(start_from: str | Path, config: RunConfig) -> Network:
     return earlier.network
 
 
-def _pack(images: Images, folder: Path, config: RunConfig, *, progress: bool) -> tuple[PackedImages, str]:
+def _pack(images: Images, folder: Path, config: RunConfig, *, resume: bool, progress: bool) -> tuple[PackedImages, str]:
     if isinstance(images, PackedImages):
         return images, "memory"
     if isinstance(images, np.ndarray):
         return PackedImages.from_array(images), "memory"
     if is_pack(images):
         return PackedImages.open(images), str(Path(images).resolve())
-    own = folder / PACK_FOLDER
-    if is_pack(own):
-        return PackedImages.open(own), str(Path(images).resolve())
-    folder.mkdir(parents=True, exist_ok=True)
-    return pack(images, own, config.frame, progress=progress), str(Path(images).resolve())
+    own, source = folder / PACK_FOLDER, str(Path(images).resolve())
+    if not (resume and is_pack(own)):
+        return pack(images, own, config.frame, progress=progress, overwrite=True), source
+    packed = PackedImages.open(own)
+    if not set(packed.names) <= set(open_images(images).names):
+        raise CheckpointError(
+            f"{folder} was trained on other images than those of {images}: resume with the same, or fine-tune on "
+            "these with --from"
+        )
+    return packed, source

@@ -102,10 +102,17 @@ class Warp:
     def __call__(self, points: Tensor) -> Tensor:
         """``g(p)`` of normalised ``points`` (B, ..., 2) or, the same for all, (1, ..., 2): (B, ..., 2)."""
         flat = points.flatten(1, -2)
-        bend = _kernels(flat, self.weights.shape[1]) @ self.weights
+        bend = self._bend(_kernels(flat, self.weights.shape[1]))
         moved = bend + flat @ self.linear.mT + self.shift[:, None]
         out: Tensor = moved.reshape(len(self), *points.shape[1:])
         return out
+
+    def _bend(self, kernels: Tensor) -> Tensor:
+        """Displacements (B, N, 2) from ``kernels`` (B, N, M), or (1, N, M) that all warps share."""
+        if len(kernels) == len(self):
+            return kernels @ self.weights
+        together = kernels[0] @ self.weights.movedim(0, 1).flatten(1)  # one product instead of B copies of the kernels
+        return together.reshape(-1, len(self), 2).movedim(1, 0)
 
     def inverse(self, points: Tensor, *, iterations: int = 30, tolerance: float = 1e-5) -> Tensor:
         """Solve ``g(q) = p`` for normalised ``points`` (B, ..., 2) by Newton steps.
@@ -148,10 +155,9 @@ class Warp:
 
     def tabulate(self) -> TabulatedWarp:
         """This warp as a table that is cheap to evaluate at arbitrary points (see :class:`TabulatedWarp`)."""
-        axis = torch.linspace(-_TABLE_EXTENT, _TABLE_EXTENT, _TABLE_CELLS, device=self.shift.device)
-        y, x = torch.meshgrid(axis, axis, indexing="ij")
-        grid = torch.stack([x, y], dim=-1).to(self.shift.dtype)
-        return TabulatedWarp(self(grid[None]).movedim(-1, 1))
+        grid, kernels = _table(self.weights.shape[1], self.shift.device, self.shift.dtype)
+        moved = self._bend(kernels) + grid @ self.linear.mT + self.shift[:, None]
+        return TabulatedWarp(moved.mT.reshape(len(self), 2, _TABLE_CELLS, _TABLE_CELLS))
 
 
 @dataclass(frozen=True)
@@ -196,6 +202,15 @@ def _kernels(points: Tensor, count: int) -> Tensor:
     centres = _centres(math.isqrt(count)).to(points)
     squared = (points[..., :1] - centres[:, 0]).square() + (points[..., 1:] - centres[:, 1]).square()
     return squared * (squared + _EPSILON).log()
+
+
+@lru_cache
+def _table(count: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Points (1, T * T, 2) of the table over [-2, 2]^2 and their kernels (1, T * T, M), the same for every warp."""
+    axis = torch.linspace(-_TABLE_EXTENT, _TABLE_EXTENT, _TABLE_CELLS, device=device, dtype=dtype)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    grid = torch.stack([x, y], dim=-1).reshape(1, -1, 2)
+    return grid, _kernels(grid, count)
 
 
 @lru_cache

@@ -61,6 +61,8 @@ HAIR_STYLES = (
 )
 BALD = HairStyle(0.0, 0.0, 0, ())
 BALD_ODDS = 0.08
+TWO_INK_ODDS = 0.55
+NEGATIVE_ODDS = 0.4  # of those
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,21 @@ BEARDS = (
 
 
 @dataclass(frozen=True)
+class Print:
+    """How a person's portraits are printed: in full colour, or more or less in two inks.
+
+    The darker ink may stand for light: then a dark eye in a pale face becomes a pale eye in a dark one. Parts of
+    different people are alike in what they are, not in how they look.
+    """
+
+    shadows: Floats  # (3,) colour that stands for black
+    lights: Floats  # (3,) colour that stands for white
+    strength: float  # 0: full colour, 1: the two inks alone
+
+
+@dataclass(frozen=True)
 class Identity:
-    """One person: shape, colours and what is worn."""
+    """One person: shape, colours, what is worn, and how the portraits are printed."""
 
     shape: Shape
     skin: Floats
@@ -108,6 +123,7 @@ class Identity:
     glasses: Glasses | None
     freckles: Floats  # (n, 2) in the head's axes
     texture: int  # seed of the strands of hair
+    print: Print
 
 
 def draw_identity(rng: np.random.Generator) -> Identity:
@@ -130,6 +146,7 @@ def draw_identity(rng: np.random.Generator) -> Identity:
         glasses=_draw_glasses(rng) if rng.random() < 0.27 else None,
         freckles=rng.uniform([-17, 0], [17, 18], (rng.choice([0, 1, 2, 14], p=[0.5, 0.2, 0.15, 0.15]), 2)),
         texture=int(rng.integers(2**31)),
+        print=_draw_print(rng),
     )
 
 
@@ -147,3 +164,10 @@ def _draw_glasses(rng: np.random.Generator) -> Glasses:
         power=rng.uniform(2.0, 4.5),
         lens=rng.choice([0.06, 0.12, 0.3, 0.9]),
     )
+
+
+def _draw_print(rng: np.random.Generator) -> Print:
+    strength = rng.uniform(0.6, 1.0) if rng.random() < TWO_INK_ODDS else 0.0
+    dark, pale = rng.uniform(0.0, 0.4, 3), rng.uniform(0.6, 1.0, 3)
+    inks = (pale, dark) if rng.random() < NEGATIVE_ODDS else (dark, pale)
+    return Print(*inks, strength)

@@ -31,6 +31,7 @@ BACKGROUND, SKIN, HAIR, BROWS, EYES, NOSE, MOUTH = range(7)
 IDENTITY_STREAM, PICTURE_STREAM = 0, 1  # one generator per source of randomness
 
 WHITE = np.ones(3)
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # how bright red, green and blue look
 SCLERA = np.array([0.90, 0.88, 0.86])
 THROAT = np.array([0.22, 0.06, 0.06])
 TEETH = np.array([0.90, 0.87, 0.82])
@@ -346,7 +347,10 @@ class _Portraitist:
         return self.flat(points - centre) - self.flat(np.zeros((1, 2))) + centre
 
     def expose(self, light: Light) -> None:
-        """A cast over the whole picture, and the grain of a camera."""
-        canvas = self.canvas
+        """The print, a cast over the whole picture, and the grain of a camera."""
+        canvas, ink = self.canvas, self.person.print
+        brightness = (canvas.colour @ LUMA)[..., None].clip(0, 1)
+        printed = ink.shadows + (ink.lights - ink.shadows) * brightness
+        canvas.colour = (canvas.colour * (1 - ink.strength) + printed * ink.strength).astype(np.float32)
         canvas.colour *= light.exposure * np.array([light.red, 1.0, light.blue], np.float32)
         canvas.colour += light.grain * self.rng.standard_normal(canvas.colour.shape, np.float32)

@@ -1,0 +1,265 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from conftest import square
+from equimark.checkpoint import CheckpointError
+from equimark.model import Head, LandmarkModel, ModelError, batches, choose_device
+from equimark.run import Run
+from equimark.synthetic import Portraits
+from equimark.training import fresh_network
+
+NAMES = ("left eye", "right eye", "nose", "left mouth", "right mouth")
+
+
+@pytest.fixture(scope="module")
+def head(dve_model: LandmarkModel, faces: Portraits) -> Head:
+    return dve_model.fit(list(faces.images[:8]), faces.landmarks5[:8], NAMES)
+
+
+def enlarged(image: np.ndarray) -> np.ndarray:
+    return image.repeat(3, 0).repeat(3, 1)
+
+
+# ---- descriptors --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(48, 48), (40, 40), (90, 31), (20, 200), (1, 1)])
+def test_images_of_any_size_are_described(dve_model: LandmarkModel, shape: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    described = dve_model.describe(image)
+    assert described.shape == (16, 20, 20)
+    assert described.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(described, axis=0), 10, rtol=1e-4)
+
+
+def test_points_of_an_image_are_found_on_itself(dve_model: LandmarkModel, faces: Portraits) -> None:
+    for image, points in zip(faces.images[:6], faces.landmarks5[:6], strict=True):
+        found = dve_model.match(image, points, image)
+        assert found.points.shape == (5, 2)
+        errors = np.linalg.norm(found.points - points, axis=-1)
+        assert errors.mean() < 1
+        assert errors.max() < 2.4  # the side of a cell, in pixels of these images
+        assert ((found.confidence > 0) & (found.confidence < 1 + 1e-5)).all()
+
+
+def test_answers_are_in_pixels_of_the_target(dve_model: LandmarkModel, faces: Portraits) -> None:
+    source, target, points = faces.images[0], faces.images[1], faces.landmarks5[0]
+    plain = dve_model.match(source, points, target)
+    beside = dve_model.match(source, points, square(target, 11, 10))  # the centre square is the same picture
+    np.testing.assert_allclose(beside.points, plain.points + [10.5, 0], atol=1.2)
+    exactly = dve_model.match(source, points, square(target, 10, 10))
+    # the antialiasing of the outermost pixels sees what lies beside the square
+    np.testing.assert_allclose(exactly.points, plain.points + [10, 0], atol=0.2)
+    np.testing.assert_allclose(exactly.confidence, plain.confidence, atol=0.05)
+
+
+def test_points_are_in_pixels_of_the_source(dve_model: LandmarkModel, faces: Portraits) -> None:
+    source, target, points = faces.images[0], faces.images[1], faces.landmarks5[0]
+    plain = dve_model.match(source, points, target)
+    beside = dve_model.match(square(source, 10, 10), points + [10, 0], target)
+    np.testing.assert_allclose(beside.points, plain.points, atol=0.2)
+
+
+def test_one_point_or_many(dve_model: LandmarkModel, faces: Portraits) -> None:
+    image = faces.images[0]
+    assert dve_model.match(image, [20, 20], image).points.shape == (1, 2)
+    assert dve_model.match(image, [[20, 20], [30, 25]], image).points.shape == (2, 2)
+    assert dve_model.describe_points(image, [[20, 20], [30, 25]]).shape == (2, 16)
+
+
+def test_descriptors_of_several_sources(dve_model: LandmarkModel, faces: Portraits) -> None:
+    both = torch.cat([dve_model.describe_points(faces.images[i], faces.landmarks5[i]) for i in (0, 1)])
+    found = dve_model.match_descriptors(both, faces.images[2])
+    alone = dve_model.match(faces.images[1], faces.landmarks5[1], faces.images[2])
+    np.testing.assert_allclose(found.points[5:], alone.points, atol=1e-4)
+
+
+@pytest.mark.parametrize("point", [(-1, 5), (48, 5), (5, 47.6), (np.nan, 5)])
+def test_points_outside_the_image(dve_model: LandmarkModel, faces: Portraits, point: tuple[float, float]) -> None:
+    with pytest.raises(ModelError, match=r"lies outside the part of the 48 x 48 image .*--frame letterbox"):
+        dve_model.match(faces.images[0], [(20, 20), point], faces.images[1])
+
+
+def test_points_beside_the_frame_are_inside_another_frame(dve_model: LandmarkModel, faces: Portraits) -> None:
+    wide = square(faces.images[0], 30, 30)
+    with pytest.raises(ModelError, match=r"point 10,20 lies outside .*x 30 to 78, y 0 to 48"):
+        dve_model.match(wide, [(10, 20)], wide)
+    whole = dve_model.with_frame("letterbox")
+    assert whole.match(wide, [(10, 20)], wide).points.shape == (1, 2)
+    assert dve_model.frame.fit == "centre"
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((48, 48, 3)),
+        np.zeros((48, 48), np.uint8),
+        np.zeros((48, 48, 4), np.uint8),
+        np.zeros((3, 48, 48), np.uint8),
+    ],
+)
+def test_images_are_uint8_rgb(dve_model: LandmarkModel, image: np.ndarray) -> None:
+    with pytest.raises(ModelError, match=r"must be \(H, W, 3\) uint8 RGB"):
+        dve_model.describe(image)
+
+
+# ---- sparse -------------------------------------------------------------------------------------------------
+
+
+def test_landmarks_of_a_sparse_run(sparse_model: LandmarkModel, faces: Portraits) -> None:
+    found = sparse_model.detect(faces.images[0])
+    assert found.points.shape == (4, 2)
+    assert found.confidence.shape == (4,)
+    assert found.names is None
+    assert ((found.points >= -0.5) & (found.points <= 47.5)).all()
+
+
+def test_landmarks_move_and_grow_with_the_image(sparse_model: LandmarkModel, faces: Portraits) -> None:
+    for image in faces.images[:4]:
+        plain = sparse_model.detect(image).points
+        beside = sparse_model.detect(square(image, 10, 10)).points
+        np.testing.assert_allclose(beside, plain + [10, 0], atol=0.2)
+        larger = sparse_model.detect(enlarged(image)).points
+        np.testing.assert_allclose(larger, (plain + 0.5) * 3 - 0.5, atol=1.5)
+
+
+def test_what_a_sparse_run_cannot_do(sparse_model: LandmarkModel, faces: Portraits) -> None:
+    image = faces.images[0]
+    with pytest.raises(ModelError, match="a sparse run has no descriptors to match: train with --recipe dve"):
+        sparse_model.match(image, [(20, 20)], image)
+    with pytest.raises(ModelError, match="fitted on descriptors"):
+        sparse_model.fit([image], faces.landmarks5[:1])
+    frames, _ = sparse_model.frames_of([image])
+    with pytest.raises(ModelError, match="fitted on descriptors"):
+        sparse_model.fit_frames(frames, faces.landmarks5[:1].astype(float))
+
+
+def test_what_a_dense_run_cannot_do(dve_model: LandmarkModel, faces: Portraits) -> None:
+    with pytest.raises(ModelError, match=r"a dve run has descriptors, not landmarks of its own: .*equimark fit"):
+        dve_model.detect(faces.images[0])
+
+
+# ---- heads --------------------------------------------------------------------------------------------------
+
+
+def test_head_answers_in_pixels_of_each_image(head: Head, faces: Portraits) -> None:
+    plain = head.predict(list(faces.images[8:11]))
+    assert plain.shape == (3, 5, 2)
+    mixed = [faces.images[8], square(faces.images[9], 10, 10), enlarged(faces.images[10])]
+    found = head.predict(mixed)
+    np.testing.assert_allclose(found[0], plain[0], atol=0.05)  # sums in another order, through the ridge
+    np.testing.assert_allclose(found[1], plain[1] + [10, 0], atol=0.2)
+    np.testing.assert_allclose(found[2], (plain[2] + 0.5) * 3 - 0.5, atol=3)
+
+
+def test_head_is_near_its_own_labels(head: Head, faces: Portraits) -> None:
+    errors = np.linalg.norm(head.predict(list(faces.images[:8])) - faces.landmarks5[:8], axis=-1)
+    mean_shape = np.linalg.norm(faces.landmarks5[:8] - faces.landmarks5[:8].mean(0), axis=-1)
+    assert errors.mean() < mean_shape.mean()
+
+
+def test_head_from_frames_is_the_head_from_images(dve_model: LandmarkModel, head: Head, faces: Portraits) -> None:
+    frames, places = dve_model.frames_of(list(faces.images[:8]))
+    points = np.stack([place.to_frame(p) for place, p in zip(places, faces.landmarks5[:8], strict=True)])
+    other = dve_model.fit_frames(frames, points)
+    found = other.predict_frames(frames)
+    np.testing.assert_allclose((found + 0.5) * 48 / 40 - 0.5, head.predict(list(faces.images[:8])), atol=1e-3)
+
+
+def test_hidden_labels(dve_model: LandmarkModel, faces: Portraits) -> None:
+    labels = faces.landmarks5[:6].astype(float)
+    labels[0, 2] = np.nan
+    found = dve_model.fit(list(faces.images[:6]), labels).predict(list(faces.images[6:8]))
+    assert np.isfinite(found).all()
+    labels[:, 2] = np.nan
+    with pytest.raises(ModelError, match="landmark 2 is visible in none of the 6 labelled images"):
+        dve_model.fit(list(faces.images[:6]), labels)
+
+
+@pytest.mark.parametrize(
+    ("images", "points", "names", "says"),
+    [
+        (2, np.zeros((3, 5, 2)), None, r"2 images need points of shape \(2, K, 2\), got \(3, 5, 2\)"),
+        (2, np.zeros((2, 5)), None, r"got \(2, 5\)"),
+        (2, np.zeros((2, 5, 3)), None, r"got \(2, 5, 3\)"),
+        (0, np.zeros((0, 5, 2)), None, "0 images need points"),
+        (2, np.zeros((2, 5, 2)), ("nose",), "5 landmarks were given 1 names"),
+    ],
+)
+def test_labels_that_do_not_fit(
+    dve_model: LandmarkModel, faces: Portraits, images: int, points: np.ndarray, names: tuple[str] | None, says: str
+) -> None:
+    with pytest.raises(ModelError, match=says):
+        dve_model.fit(list(faces.images[:images]), points, names)
+
+
+def test_head_round_trip(head: Head, dve_run: Run, faces: Portraits, tmp_path: Path) -> None:
+    head.save(tmp_path / "head")
+    assert {p.name for p in (tmp_path / "head").iterdir()} == {"head.yaml", "head.safetensors"}
+    again = Head.load(tmp_path / "head", LandmarkModel.load(dve_run.folder, device="cpu"))
+    assert again.names == NAMES
+    np.testing.assert_array_equal(again.predict(list(faces.images[8:])), head.predict(list(faces.images[8:])))
+
+
+def test_head_keeps_the_frame_that_it_was_fitted_in(dve_model: LandmarkModel, faces: Portraits, tmp_path: Path) -> None:
+    wide = [square(image, 20, 20) for image in faces.images[:4]]
+    fitted = dve_model.with_frame("letterbox").fit(wide, faces.landmarks5[:4] + [20, 0])
+    fitted.save(tmp_path)
+    again = Head.load(tmp_path, dve_model)
+    assert again.frame.fit == "letterbox"
+    assert again.names is None
+    np.testing.assert_array_equal(again.predict(wide), fitted.predict(wide))
+
+
+def test_head_of_another_run(head: Head, dve_model: LandmarkModel, tmp_path: Path) -> None:
+    head.save(tmp_path)
+    other = LandmarkModel(fresh_network(replace(dve_model.config, seed=99)), dve_model.config)
+    with pytest.raises(CheckpointError, match="was fitted on another run"):
+        Head.load(tmp_path, other)
+
+
+def test_no_head(dve_model: LandmarkModel, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="holds no fitted head"):
+        Head.load(tmp_path, dve_model)
+
+
+def cut_weights(folder: Path) -> None:
+    path = folder / "head.safetensors"
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def cut_yaml(folder: Path) -> None:
+    (folder / "head.yaml").write_text("names: [")
+
+
+def drop_a_key(folder: Path) -> None:
+    about = yaml.safe_load((folder / "head.yaml").read_text())
+    del about["weights"]
+    (folder / "head.yaml").write_text(yaml.safe_dump(about))
+
+
+@pytest.mark.parametrize("damage", [cut_weights, cut_yaml, drop_a_key])
+def test_damaged_head(head: Head, dve_model: LandmarkModel, tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    head.save(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(CheckpointError, match=r"the head in .* is damaged"):
+        Head.load(tmp_path, dve_model)
+
+
+# ---- small things -------------------------------------------------------------------------------------------
+
+
+def test_device() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto").type in ("cpu", "cuda", "mps")
+
+
+def test_batches() -> None:
+    assert [range(10)[part] for part in batches(10, 4)] == [range(4), range(4, 8), range(8, 10)]
+    assert list(batches(0)) == []
