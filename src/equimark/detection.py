@@ -20,4 +20,4 @@ def detect(scores: Tensor) -> Located:
     positions = geometry.soft_argmax(heatmaps)
     grid = geometry.pixel_grid((scores.shape[-2], scores.shape[-1]), device=scores.device)
     near = (grid - positions[:, :, None, None]).square().sum(-1) <= CONFIDENCE_RADIUS**2
-    return Located(positions, (heatmaps * near).sum((-2, -1)))
+    return Located(positions, (heatmaps * near).sum((-2, -1)).clamp(max=1))

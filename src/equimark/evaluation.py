@@ -254,14 +254,14 @@ def evaluate_sparse(model: LandmarkModel, frames: Tensor, *, seed: int = 0) -> S
 def frame_by_landmarks(
     points: Points, image_size: tuple[int, int], frame_size: int, *, width: float = 0.52, up: float = 0.02
 ) -> Frame:
-    """The 300-W frame (METHOD section 5): the box around the landmarks is 52 of 100 px wide, moved up by 2 px.
+    """The 300-W frame (METHOD section 5): the box around the landmarks is 52 of 100 px wide, and the frame is moved up by 2 px.
 
     Args:
         points: landmarks (K, 2) in pixels of the image.
         image_size: (H, W) of the image.
         frame_size: side of the frame in pixels.
         width: of the box, as a share of the frame.
-        up: by which the content is shifted, as a share of the frame.
+        up: by which the frame is moved up, as a share of its side.
     """
     low, high = np.nanmin(points, 0), np.nanmax(points, 0)
     side = (high[0] - low[0] + 1) / width

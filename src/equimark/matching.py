@@ -49,7 +49,7 @@ def locate(scores: Tensor, *, radius: float = PEAK_RADIUS) -> Located:
     """
     near = geometry.near_peak(scores, radius)
     positions = geometry.soft_argmax(geometry.spatial_softmax(scores.masked_fill(~near, -float("inf"))))
-    confidence = (geometry.spatial_softmax(scores) * near).sum((-2, -1))
+    confidence = (geometry.spatial_softmax(scores) * near).sum((-2, -1)).clamp(max=1)
     return Located(positions, confidence)
 
 

@@ -198,8 +198,6 @@ class LandmarkModel:
             ModelError: if images, points and names do not fit together.
         """
         labels = np.asarray(points, np.float64)
-        if self.is_sparse:
-            raise ModelError("named landmarks are fitted on descriptors: train with --recipe dve-smallnet-64")
         if labels.ndim != 3 or labels.shape[2] != 2 or len(labels) != len(images) or not len(labels):
             raise ModelError(f"{len(images)} images need points of shape ({len(images)}, K, 2), got {labels.shape}")
         if names is not None and len(names) != labels.shape[1]:
@@ -210,6 +208,8 @@ class LandmarkModel:
 
     def fit_frames(self, frames: Tensor, points: NDArray[np.float64], names: Sequence[str] | None = None) -> Head:
         """As :meth:`fit`, from ``frames`` (N, 3, S, S) uint8 and points (N, K, 2) in pixels of the frames."""
+        if self.is_sparse:
+            raise ModelError("named landmarks are fitted on descriptors: train with --recipe dve-smallnet-64")
         cells = self.network.cells.to_cells(torch.from_numpy(points).float())
         features = torch.cat([self.features(frames[part]) for part in batches(len(frames))])
         try:
@@ -307,7 +307,14 @@ class Head:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; ``auto`` is the best there is."""
+    """The device of that name; ``auto`` is the best there is.
+
+    Raises:
+        ModelError: if this machine has none of that name.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(name, True):
+        raise ModelError(f"this machine has no {name} device that torch can use; --device auto takes what there is")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     return torch.device(name)

@@ -91,7 +91,8 @@ def train(
     config = _choose_config(recipe, method, settings, folder if resume else None, start_from)
     initial = _initial_network(start_from, config) if start_from is not None and not resume else None
     packed, source = _pack(images, folder, config, resume=resume, progress=progress)
-    if overwrite:  # only now: images that cannot be packed must not cost the run that stands there
+    training.check(packed, config, device)
+    if overwrite:  # only now: what cannot be trained must not cost the run that stands there
         _remove_run(folder, packed)
     if packed.frame.size == config.frame.size:  # the model then frames new images as the pack was framed
         config = replace(config, frame=packed.frame)

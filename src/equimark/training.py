@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from . import checkpoint, geometry, objectives
@@ -228,7 +229,7 @@ def train(
         ConfigError: if images and configuration do not fit.
     """
     torch.set_flush_denormal(True)  # matching probabilities underflow; denormal operands are many times slower
-    _check_images(images, config)
+    check(images, config, device)
     data = identify(images, source)
     config = replace(config, steps=config.resolve_steps(len(images)))
     accelerator = _accelerator(config, device, out if tracker else None, tracker)
@@ -245,6 +246,10 @@ def train(
         checkpoint.save_state(out, step, lambda folder: _write_state(accelerator, folder, config, data))
         checkpoint.save_model(out, accelerator.unwrap_model(model), step=step, data=data)
 
+    if start == 0 and initial is not None:
+        save(0)  # or else resuming a run that stops early would begin with fresh weights
+    elif start == config.steps:
+        checkpoint.save_model(out, accelerator.unwrap_model(model), step=start, data=data)  # a kill came between
     assert config.steps is not None
     with (
         _signals() as stopped_by,
@@ -261,7 +266,8 @@ def train(
             accelerator.backward(terms["total"])
             optimiser.step()
             log.add(step, terms)
-            last = step == config.steps or bool(stopped_by)
+            stopping = bool(stopped_by)  # asked once: a signal that comes later is for the next step, which saves
+            last = step == config.steps or stopping
             if last or step % config.log_every == 0 or step % config.save_every == 0:
                 entry = log.flush(pairs=config.batch_size, lr=base_rates[0] * factor)
                 if entry and tracker:
@@ -273,7 +279,7 @@ def train(
                 save(step)
             if on_step:
                 on_step(step)
-            if stopped_by:
+            if stopping:
                 raise Interrupted(f"stopped at step {step} of {config.steps} by {stopped_by[0]}; go on with --resume")
     if tracker:
         accelerator.end_training()
@@ -292,7 +298,17 @@ def _pairs(frames: Tensor, config: RunConfig, step: int) -> PairBatch:
     )
 
 
-def _check_images(images: PackedImages, config: RunConfig) -> None:
+def check(images: PackedImages, config: RunConfig, device: str) -> None:
+    """Refuse what cannot be trained, before anything is written.
+
+    Raises:
+        ConfigError: if images and configuration do not fit, or the device is not there.
+    """
+    if device not in ("auto", "cpu", "cuda", "mps"):
+        raise ConfigError(f"unknown device {device!r}: choose auto, cpu, cuda or mps")
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(device, True):
+        raise ConfigError(f"this machine has no {device} device that torch can use; --device auto takes what there is")
     if images.frame.size != config.frame.size:
         raise ConfigError(
             f"the pack's frames are {images.frame.size} px wide and the recipe's {config.frame.size} px: pack the "
@@ -313,14 +329,13 @@ def _check_weights(network: nn.Module, step: int) -> None:
 
 
 def _accelerator(config: RunConfig, device: str, folder: Path | None, tracker: str | None) -> Accelerator:
-    if device not in ("auto", "cpu", "cuda", "mps"):
-        raise ConfigError(f"unknown device {device!r}: choose auto, cpu, cuda or mps")
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available.get(device, True):
-        raise ConfigError(f"this machine has no {device} device that torch can use; --device auto takes what there is")
-    accelerator = Accelerator(
-        cpu=device == "cpu", mixed_precision=config.precision, log_with=tracker, project_dir=folder
-    )
+    AcceleratorState._reset_state()  # or else the precision of the process's first run would bind all later ones
+    try:
+        accelerator = Accelerator(
+            cpu=device == "cpu", mixed_precision=config.precision, log_with=tracker, project_dir=folder
+        )
+    except ValueError as error:  # a precision that the device lacks, an unknown tracker
+        raise ConfigError(str(error)) from None
     if tracker:
         accelerator.init_trackers("tracker")
     return accelerator
@@ -344,7 +359,11 @@ def _resume(accelerator: Accelerator, config: RunConfig, data: DataIdentity, out
     if state is None:
         return 0
     step, folder = state
-    kept = DataIdentity(**json.loads((folder / "data.json").read_text(encoding="utf-8")))
+    damaged = f"the state in {folder} is damaged ({{}}); start again with --overwrite"
+    try:
+        kept = DataIdentity(**json.loads((folder / "data.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(damaged.format(error)) from None
     if (kept.count, kept.fingerprint) != (data.count, data.fingerprint):
         raise CheckpointError(
             f"{out} was trained on other images ({kept.count} from {kept.source}; now {data.count} from "
@@ -353,7 +372,7 @@ def _resume(accelerator: Accelerator, config: RunConfig, data: DataIdentity, out
     try:
         accelerator.load_state(str(folder))
     except Exception as error:
-        raise CheckpointError(f"the state in {folder} is damaged ({error}); start again with --overwrite") from error
+        raise CheckpointError(damaged.format(error)) from error
     return step
 
 
