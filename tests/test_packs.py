@@ -166,3 +166,10 @@ def test_a_pack_is_not_packed_again(tmp_path):
     pack(photos(tmp_path / "in"), tmp_path / "out", Frame(16), progress=False)
     with pytest.raises(ImageError, match="is a pack already"):
         pack(tmp_path / "out", tmp_path / "again", Frame(16), progress=False)
+
+
+def test_small_images_are_counted(tmp_path):
+    folder = photos(tmp_path / "in", 3, side=12)
+    (folder / "large.png").write_bytes(encoded(picture(40, 20)))
+    packed = pack(folder, tmp_path / "out", Frame(16), progress=False)
+    assert (packed.smaller_than(12), packed.smaller_than(16), packed.smaller_than(21)) == (0, 3, 4)

@@ -30,7 +30,7 @@ def select(warp: Warp, chosen: torch.Tensor) -> Warp:
 
 
 def test_presets_are_the_papers():
-    """METHOD section 1: sigma_w, sigma_W, sigma_r, sigma_t, sigma_s, perturbation, grid; typed a second time."""
+    """The papers' table: sigma_w, sigma_W, sigma_r, sigma_t, sigma_s, perturbation, grid; typed a second time."""
     table = {
         ("faces", 0): (0.001, 0.001, 0, 0, 0, "added", 10),
         ("faces", 1): (0.001, 0.01, 20, 0.1, 0.05, "added", 10),

@@ -98,6 +98,7 @@ def _pack(arguments: _Arguments) -> None:
     unreadable = len((arguments.out / "unreadable.csv").read_text(encoding="utf-8").splitlines()) - 1
     note = f"; {unreadable} could not be read, see {arguments.out / 'unreadable.csv'}" if unreadable else ""
     print(f"packed {len(packed)} images of {frame.size} x {frame.size} into {arguments.out}{note}")
+    _mention_small(packed, frame.size)
 
 
 def _train(arguments: _Arguments) -> None:
@@ -120,7 +121,10 @@ def _train(arguments: _Arguments) -> None:
     last = checkpoint.read_log(made.folder)[-1]
     terms = ", ".join(f"{k} {v:.4g}" for k, v in last.items() if k not in ("step", "pairs_per_second", "lr"))
     print(f"trained {made.folder} for {last['step']} steps: {terms}")
-    print(f"report: {report.write_run_report(made.folder, made.images())}")
+    images, config = made.images(), made.model.config
+    if images is not None:
+        _mention_small(images, config.pairs.crop_size(config.frame.size))
+    print(f"report: {report.write_run_report(made.folder, images)}")
 
 
 def _recipes(arguments: _Arguments) -> None:
@@ -222,6 +226,13 @@ def _synthetic(arguments: _Arguments) -> None:
     )
     synthetic.write(arguments.out, drawn.images, drawn.landmarks)
     print(f"drew {arguments.count} images and landmarks.csv into {arguments.out}")
+
+
+def _mention_small(images: PackedImages, side: int) -> None:
+    if small := images.smaller_than(side):
+        print(
+            f"equimark: {small} of {len(images)} images are smaller than {side} px and were enlarged", file=sys.stderr
+        )
 
 
 # ---- what they share ----------------------------------------------------------------------------------------

@@ -254,7 +254,7 @@ def evaluate_sparse(model: LandmarkModel, frames: Tensor, *, seed: int = 0) -> S
 def frame_by_landmarks(
     points: Points, image_size: tuple[int, int], frame_size: int, *, width: float = 0.52, up: float = 0.02
 ) -> Frame:
-    """The 300-W frame (METHOD section 5): the box around the landmarks is 52 of 100 px wide, and the frame is moved up by 2 px.
+    """The 300-W frame of DVE: the box around the landmarks is 52 of 100 px wide, and the frame is moved up by 2 px.
 
     Args:
         points: landmarks (K, 2) in pixels of the image.

@@ -237,6 +237,10 @@ class PackedImages:
         height, width = self._index.sizes[index].tolist()
         return height, width
 
+    def smaller_than(self, side: int) -> int:
+        """How many images have a side of fewer than ``side`` pixels as stored, and so were enlarged."""
+        return int((self._index.sizes.min(1) < side).sum())
+
     def batch(self, indices: ArrayLike | Tensor) -> Tensor:
         """Images (B, 3, S, S) uint8, contiguous, of ``indices`` (B,)."""
         rows = self.images[np.asarray(indices, np.intp)]

@@ -60,7 +60,7 @@ class WarpSpec:
 
 IDENTITY = WarpSpec(bend=0, extra_bend=0, rotation=0, translation=0, scale=0)
 
-# (g1, g2) of METHOD section 1: x = I o g1, x' = x o g2.
+# (g1, g2), as the papers' supplement and DVE's code have them: x = I o g1, x' = x o g2.
 PRESETS: dict[str, tuple[WarpSpec, WarpSpec]] = {
     "faces": (
         WarpSpec(0.001, 0.001, 0, 0, 0, "added"),
