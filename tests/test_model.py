@@ -45,7 +45,7 @@ def test_points_of_an_image_are_found_on_itself(dve_model: LandmarkModel, faces:
         assert found.points.shape == (5, 2)
         assert ((found.confidence > 0) & (found.confidence <= 1)).all()
         errors.append(np.linalg.norm(found.points - points, axis=-1))
-    assert np.mean(errors) < 1
+    assert np.mean(errors) < 1.5  # after fifty steps; an untrained network is many pixels off
     assert np.max(errors) < 2.5  # about the side of a cell, in pixels of these images
 
 
