@@ -171,14 +171,16 @@ def draw_grid(ax: Axes, positions: Points, rows: Sequence[int], columns: Sequenc
 
 def draw_errors(ax: Axes, predicted: Points, truth: Points, colours: Colours) -> None:
     """True points (K, 2) as circles, predicted ones as crosses, with a line between the two."""
+    shrink = min(1.0, 12 / len(truth))  # of marks, in area: many points must not hide the image
+    width = shrink**0.5
     for p, t, colour in zip(predicted, truth, colours, strict=True):
-        ax.plot(*np.stack([p, t]).T, color="white", linewidth=2.2, zorder=2)
-        ax.plot(*np.stack([p, t]).T, color=colour, linewidth=1.2, zorder=2)
+        ax.plot(*np.stack([p, t]).T, color="white", linewidth=2.2 * width, zorder=2)
+        ax.plot(*np.stack([p, t]).T, color=colour, linewidth=1.2 * width, zorder=2)
     (tx, ty), (px, py) = truth.T, predicted.T
     rims = _rims(colours)
-    ax.scatter(tx, ty, s=26, facecolors="white", edgecolors=rims, linewidths=1.5, zorder=3)
-    ax.scatter(px, py, s=34, c="white", marker="x", linewidths=3, zorder=4)
-    ax.scatter(px, py, s=26, c=rims, marker="x", linewidths=1.6, zorder=5)
+    ax.scatter(tx, ty, s=26 * shrink, facecolors="white", edgecolors=rims, linewidths=1.5 * width, zorder=3)
+    ax.scatter(px, py, s=34 * shrink, c="white", marker="x", linewidths=3 * width, zorder=4)
+    ax.scatter(px, py, s=26 * shrink, c=rims, marker="x", linewidths=1.6 * width, zorder=5)
 
 
 def draw_heat(ax: Axes, heat: NDArray[np.floating[Any]], cells: Cells, *, strength: float = 1.0) -> None:
