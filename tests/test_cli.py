@@ -79,7 +79,15 @@ def test_examples_can_be_parsed() -> None:
         words = sub.epilog.splitlines()[1].split("equimark ")[1]
         arguments, rest = parser.parse_known_args(words.replace('"40,52 71,50"', "40,52").split())
         assert arguments.command == name
-        assert rest == (["--steps", "5000"] if name == "train" else [])
+        assert rest == []
+
+
+def test_train_takes_options_before_the_images() -> None:
+    parser, _ = cli._parser()
+    words = ["train", "--steps", "5", "photos", "--out", "run", "--batch-size", "4", "--pairs.margin", "3"]
+    arguments, rest = parser.parse_known_args(words)
+    assert (str(arguments.images), arguments.steps, arguments.batch_size) == ("photos", "5", "4")
+    assert rest == ["--pairs.margin", "3"]
 
 
 def test_help_of_train_lists_every_key(command: Command) -> None:
@@ -252,8 +260,8 @@ def test_train_resume_overwrite_and_from(command: Command, photo_pack: Path, tmp
         (("--optimizer.lr", "1e-3"), ("'optimizer.lr'", "did you mean 'optimiser.lr'?")),
         (("--bach-size", "8"), ("did you mean 'batch_size'?",)),
         (("--quiett",), ("--quiett needs a value", "did you mean 'quiet'?")),
-        (("--steps",), ("--steps needs a value",)),
-        (("--steps", "--seed", "3"), ("--steps needs a value",)),
+        (("--epochs",), ("--epochs needs a value",)),
+        (("--epochs", "--precision", "no"), ("--epochs needs a value",)),
         (("more", "words"), ("unexpected argument 'more'",)),
         (("--steps", "0"), ("steps must be at least 1, got 0",)),
         (("--steps", "many"), ("steps", "many")),

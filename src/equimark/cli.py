@@ -102,7 +102,8 @@ def _pack(arguments: _Arguments) -> None:
 
 
 def _train(arguments: _Arguments) -> None:
-    settings = arguments.settings
+    given = {key: getattr(arguments, key) for key in _USUAL_KEYS}
+    settings = {key: value for key, value in given.items() if value is not None} | arguments.settings
     if arguments.frame:
         settings["frame.fit"] = arguments.frame
     made = run.train(
@@ -413,11 +414,16 @@ def _pack_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
+_USUAL_KEYS = ("steps", "batch_size", "seed")
+
+
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", type=Path, help="a folder, a .zip, a list of paths or a pack")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--recipe", help="a name (see equimark recipes) or a .yaml file")
     parser.add_argument("--method", help="dve, dense or sparse, instead of a recipe")
+    for key in _USUAL_KEYS:
+        parser.add_argument(f"--{key.replace('_', '-')}", metavar="N", help="over the recipe's")
     parser.add_argument("--resume", action="store_true", help="go on exactly where the run stopped")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in --out")
     parser.add_argument("--from", dest="start_from", metavar="RUN", help="start from its weights (fine-tuning)")
