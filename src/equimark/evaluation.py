@@ -241,14 +241,11 @@ def evaluate_sparse(model: LandmarkModel, frames: Tensor, *, seed: int = 0) -> S
     generator = torch.Generator().manual_seed(seed)
     views = draw_warps(model.config.pairs, len(frames), frames.shape[-1], generator=generator).views(frames / 255)
     cells = model.network.cells
-    scores = model.features_of(torch.cat([views.source, views.target])).chunk(2)
-    at_cells = cells_correspondence(views, cells, (scores[0].shape[-2], scores[0].shape[-1]))
-    maps = [geometry.spatial_softmax(s) for s in scores]
-    alignment = objectives.map_alignment(maps[0], maps[1], at_cells) * cells.stride**2
-    landmarks = geometry.soft_argmax(maps[0])
-    still = objectives.standing_still(landmarks, at_cells, stride=cells.stride)
-    distinct = objectives.distinct_landmarks(landmarks * cells.stride)
-    return SparseHealth(distinct, float(alignment), float(alignment / still))
+    source, target = model.features_of(torch.cat([views.source, views.target])).chunk(2)
+    at_cells = cells_correspondence(views, cells, (source.shape[-2], source.shape[-1]))
+    alignment = objectives.sparse_equivariance(source, target, at_cells, stride=cells.stride)["alignment"]
+    health = objectives.sparse_health(source, alignment, at_cells, stride=cells.stride)
+    return SparseHealth(int(health["distinct_landmarks"]), float(alignment), float(health["alignment_share"]))
 
 
 def frame_by_landmarks(

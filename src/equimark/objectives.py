@@ -165,6 +165,24 @@ def _matching(source: Tensor, target: Tensor, target_from_source: Tensor, *, str
     return in_pixels
 
 
+@torch.no_grad()
+def sparse_health(source_scores: Tensor, alignment: Tensor, target_from_source: Tensor, *, stride: int = 2) -> Terms:
+    """Whether landmarks collapse or stand still: what to watch beside the terms of :func:`sparse_equivariance`.
+
+    Args:
+        source_scores: (B, K, h, w).
+        alignment: of this batch, in squared input pixels.
+        target_from_source: (B, h, w, 2) in cells.
+        stride: input pixels per cell.
+
+    Returns:
+        ``alignment_share`` (of :func:`standing_still`), ``distinct_landmarks``; both stay on the device.
+    """
+    landmarks = geometry.soft_argmax(geometry.spatial_softmax(source_scores))
+    still = standing_still(landmarks, target_from_source, stride=stride)
+    return {"alignment_share": alignment.detach() / still, "distinct_landmarks": _count_distinct(landmarks * stride)}
+
+
 def distinct_landmarks(landmarks: Tensor, *, closer_than: float = 2.0) -> int:
     """How many of K landmarks are distinct: those that chains of close pairs connect count as one.
 
@@ -174,11 +192,17 @@ def distinct_landmarks(landmarks: Tensor, *, closer_than: float = 2.0) -> int:
         landmarks: (B, K, 2) in input pixels.
         closer_than: in input pixels.
     """
+    return int(_count_distinct(landmarks, closer_than))
+
+
+def _count_distinct(landmarks: Tensor, closer_than: float = 2.0) -> Tensor:
+    """As :func:`distinct_landmarks`, without waiting for the device."""
     distances = torch.cdist(landmarks, landmarks)
     connected = ((distances < closer_than).float().mean(0) > 0.5).float()
     for _ in range(landmarks.shape[1].bit_length()):  # each squaring doubles the length of chains
         connected = (connected @ connected > 0).float()
-    return len({tuple(row) for row in connected.tolist()})
+    has_earlier = connected.tril(diagonal=-1).any(1)
+    return (~has_earlier).float().sum()
 
 
 def standing_still(source_landmarks: Tensor, target_from_source: Tensor, *, stride: int = 2) -> Tensor:

@@ -109,7 +109,7 @@ def compute_terms(network: nn.Module, pairs: PairBatch, config: RunConfig, cells
         terms = objectives.sparse_equivariance(
             source, target, at_cells, stride=stride, gamma=spec.gamma, window=spec.window
         )
-        return terms | _sparse_health(source, terms["alignment"], at_cells, stride)
+        return terms | objectives.sparse_health(source, terms["alignment"], at_cells, stride=stride)
     if config.method == "dense":
         return objectives.dense_equivariance(source, target, at_cells, stride=stride, power=spec.power)
     auxiliaries = objectives.next_in_batch(len(source), device=source.device)
@@ -123,17 +123,6 @@ def cells_correspondence(pairs: PairBatch, cells: Cells, size: tuple[int, int]) 
     field = pairs.target_from_source.movedim(-1, 1)
     centres = cells.centres(size, device=field.device).expand(len(field), -1, -1, -1)
     return cells.to_cells(geometry.sample(field, centres).movedim(1, -1))
-
-
-@torch.no_grad()
-def _sparse_health(scores: Tensor, alignment: Tensor, at_cells: Tensor, stride: int) -> Terms:
-    landmarks = geometry.soft_argmax(geometry.spatial_softmax(scores))
-    still = objectives.standing_still(landmarks, at_cells, stride=stride)
-    distinct = objectives.distinct_landmarks(landmarks * stride)
-    return {
-        "alignment_share": alignment.detach() / still,
-        "distinct_landmarks": scores.new_tensor(float(distinct)),
-    }
 
 
 def identify(images: PackedImages, source: str) -> DataIdentity:
