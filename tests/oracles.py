@@ -31,6 +31,68 @@ def thin_plate_warp(point: tuple[float, float], weights: Tensor, shift: Tensor, 
     return gx, gy
 
 
+def thin_plate_spline(source: Tensor, target: Tensor, stiffness: float, rigidity: float = 0.0):
+    """The textbook's spline through (K, 2) and (K, 2) (Bookstein 1989): g(p) = a + A p + sum_k w_k U(|p - c_k|).
+
+    U(r) = r^2 log r^2, with sum_k w_k = 0 and sum_k w_k c_k = rigidity (A - 1)^T; a function of a point (2,).
+    """
+    if rigidity:
+        return _rigid_plate_spline(source, target, stiffness, rigidity)
+    return _plate_spline(source, target, stiffness)
+
+
+def _plate_spline(source: Tensor, target: Tensor, stiffness: float):
+    count = len(source)
+    rows = []
+    for i in range(count):
+        kernels = [_plate_kernel(source[i], source[k]) + stiffness * (i == k) for k in range(count)]
+        rows.append(torch.stack([*kernels, source.new_tensor(1.0), *source[i]]))
+    one, zero = source.new_ones(count), source.new_zeros(3)
+    rows += [torch.cat([side, zero]) for side in (one, source[:, 0], source[:, 1])]
+    solution = torch.linalg.inv(torch.stack(rows)) @ torch.cat([target, source.new_zeros(3, 2)])
+
+    def g(point: Tensor) -> Tensor:
+        moved = solution[count] + point[0] * solution[count + 1] + point[1] * solution[count + 2]
+        return moved + sum(solution[k] * _plate_kernel(point, source[k]) for k in range(count))
+
+    return g
+
+
+def _rigid_plate_spline(source: Tensor, target: Tensor, stiffness: float, rigidity: float):
+    """Eliminating A from the bordered system leaves the kernel U(|p - q|) + p . q / rigidity, for displacements."""
+    count = len(source)
+
+    def kernel(p: Tensor, q: Tensor) -> Tensor:
+        return _plate_kernel(p, q) + (p * q).sum() / rigidity
+
+    rows = []
+    for i in range(count):
+        kernels = [kernel(source[i], source[k]) + stiffness * (i == k) for k in range(count)]
+        rows.append(torch.stack([*kernels, source.new_tensor(1.0)]))
+    rows.append(torch.cat([source.new_ones(count), source.new_zeros(1)]))
+    solution = torch.linalg.inv(torch.stack(rows)) @ torch.cat([target - source, source.new_zeros(1, 2)])
+
+    def g(point: Tensor) -> Tensor:
+        return point + solution[count] + sum(solution[k] * kernel(point, source[k]) for k in range(count))
+
+    return g
+
+
+def _plate_kernel(p: Tensor, q: Tensor) -> Tensor:
+    squared = ((p - q) ** 2).sum()
+    return squared * squared.log() if squared > 0 else p.new_zeros(())
+
+
+def bilinear(values: Tensor, point: Tensor) -> Tensor:
+    """``values`` (C, H, W) at a pixel (x, y) inside: (C,)."""
+    x0 = min(int(point[0]), values.shape[2] - 2)
+    y0 = min(int(point[1]), values.shape[1] - 2)
+    right, down = point[0] - x0, point[1] - y0
+    above = (1 - right) * values[:, y0, x0] + right * values[:, y0, x0 + 1]
+    below = (1 - right) * values[:, y0 + 1, x0] + right * values[:, y0 + 1, x0 + 1]
+    return (1 - down) * above + down * below
+
+
 def spatial_softmax(scores: Tensor) -> Tensor:
     """2017, eq. 1: p(u | x, r) of one image's ``scores`` (K, h, w)."""
     maps = [(s - s.max()).exp() for s in scores]
@@ -71,12 +133,13 @@ def map_alignment(p_source: Tensor, p_target: Tensor, g: Tensor) -> Tensor:
     return total / landmarks
 
 
-def overlap_diversity(p: Tensor) -> Tensor:
-    """2017, eq. 7: 1/K^2 sum_r sum_r' sum_u p(u | x, r) p(u | x, r') of maps (K, h, w)."""
+def overlap_diversity(p: Tensor, *, itself: bool = True) -> Tensor:
+    """2017, eq. 7: 1/K^2 sum_r sum_r' sum_u p(u | x, r) p(u | x, r') of maps (K, h, w), with or without r' = r."""
     total = p.new_zeros(())
     for r in range(len(p)):
         for other in range(len(p)):
-            total = total + (p[r] * p[other]).sum()
+            if itself or other != r:
+                total = total + (p[r] * p[other]).sum()
     return total / len(p) ** 2
 
 
@@ -101,18 +164,75 @@ def pooled_diversity(p: Tensor, m: int) -> Tensor:
     return total
 
 
-def sparse_terms(source_scores, target_scores, g, *, stride: int, gamma: float, window: int) -> dict[str, Tensor]:
+def sparse_terms(
+    source_scores,
+    target_scores,
+    g,
+    *,
+    stride: int,
+    gamma: float,
+    window: int,
+    alignment: str = "maps",
+    diversity: str = "pooled",
+) -> dict[str, Tensor]:
     """2017, eq. 9 without the regulariser; the alignment is summed over K, in pixels of an 80 px crop."""
-    alignment, diversity = [], []
+    aligned, similar = [], []
     for b in range(len(source_scores)):
         p_source, p_target = spatial_softmax(source_scores[b]), spatial_softmax(target_scores[b])
-        alignment.append(map_alignment(p_source, p_target, g[b]) * stride**2)
-        diversity.append(pooled_diversity(p_source, window) + pooled_diversity(p_target, window))
-    terms = {"alignment": torch.stack(alignment).mean(), "diversity": torch.stack(diversity).mean()}
+        if alignment == "maps":
+            aligned.append(map_alignment(p_source, p_target, g[b]) * stride**2)
+        else:
+            moved = torch.stack([bilinear(g[b].permute(2, 0, 1), soft_argmax(p)) for p in p_source])
+            landmarks = torch.stack([soft_argmax(p) for p in p_target])
+            aligned.append(landmark_alignment(landmarks, moved) * stride**2)
+        for p in (p_source, p_target):
+            similar.append(pooled_diversity(p, window) if diversity == "pooled" else overlap_diversity(p, itself=False))
+    terms = {"alignment": torch.stack(aligned).mean(), "diversity": torch.stack(similar).sum() / len(source_scores)}
     crop = stride * source_scores.shape[-1]
     summed = terms["alignment"] * source_scores.shape[1] * (80 / crop) ** 2
     total = summed + gamma * terms["diversity"]
     return terms | {"total": total}
+
+
+def unknown_warp_terms(
+    source_scores,
+    target_scores,
+    source_images,
+    target_images,
+    *,
+    stride: int,
+    offset: float,
+    gamma: float,
+    window: int,
+    appearance_weight: float,
+    stiffness: float,
+    rigidity: float,
+) -> dict[str, Tensor]:
+    """2017, footnote 1: g from the landmarks, then |x' - x o g|^2 over the pixels u of x' whose g(u) is in x.
+
+    Splines are fitted in coordinates that are -1 and 1 at the centres of the first and last pixels.
+    """
+    height, width = source_images.shape[-2:]
+    half = source_images.new_tensor([(width - 1) / 2, (height - 1) / 2])
+    errors, similar = [], []
+    for b in range(len(source_scores)):
+        maps = [spatial_softmax(scores[b]) for scores in (source_scores, target_scores)]
+        ends = [torch.stack([(stride * soft_argmax(m) + offset) / half - 1 for m in p]) for p in maps]
+        g = thin_plate_spline(*ends, stiffness, rigidity)
+        for y in range(height):
+            for x in range(width):
+                place = (g(source_images.new_tensor([x, y]) / half - 1) + 1) * half
+                if 0 <= place[0] <= width - 1 and 0 <= place[1] <= height - 1:
+                    errors.append(((source_images[b, :, y, x] - bilinear(target_images[b], place)) ** 2).mean())
+        similar += [pooled_diversity(p, window) for p in maps]
+    appearance = torch.stack(errors).mean()
+    diversity = torch.stack(similar).sum() / len(source_scores)
+    return {
+        "appearance": appearance,
+        "inside": appearance.new_tensor(len(errors) / (len(source_scores) * height * width)),
+        "diversity": diversity,
+        "total": source_scores.shape[1] * appearance_weight * appearance + gamma * diversity,
+    }
 
 
 # ---- dense: as the authors released it, loops over images, N x N tables and a C x N x N product

@@ -30,3 +30,32 @@ def test_the_recipes_that_the_docs_name_exist() -> None:
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     named = set(re.findall(r"--recipe ([\w-]+)", text))
     assert named and named <= set(recipe_names())
+
+
+def variants() -> list[list[str]]:
+    """Rows of the table of every variant: names between backticks, by column."""
+    text = (ROOT / "docs/methods.md").read_text(encoding="utf-8").split("## Every variant")[1]
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("|")][2:]
+    assert len(rows) > 20
+    return rows
+
+
+def quoted(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def test_every_recipe_is_a_variant_and_every_key_exists() -> None:
+    from equimark.config import config_keys, recipe_names
+
+    named = [name for row in variants() for name in quoted(row[2])]
+    elsewhere = {"equimark fit", "plots.contribution_graph"}
+    assert sorted(named) == sorted(set(named))
+    assert {name for name in named if "." not in name} - elsewhere == set(recipe_names())
+    assert {name for name in named if "." in name} - elsewhere <= set(config_keys())
+
+
+def test_every_variant_is_proven_by_a_test_that_is_there() -> None:
+    for row in variants():
+        (name,) = quoted(row[3])
+        file, test = name.split("::")
+        assert f"def {test}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), name

@@ -6,13 +6,20 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch import Tensor, nn
 
 from conftest import square
 from equimark.checkpoint import CheckpointError
+from equimark.config import RunConfig
+from equimark.geometry import Cells, Frame
 from equimark.model import Head, LandmarkModel, ModelError, batches, choose_device
+from equimark.networks import Network
+from equimark.pairs import PairSpec
+from equimark.regression import LinearRegressor
 from equimark.run import Run
 from equimark.synthetic import Portraits
 from equimark.training import fresh_network
+from equimark.warps import IDENTITY, WarpSpec
 
 NAMES = ("left eye", "right eye", "nose", "left mouth", "right mouth")
 
@@ -134,11 +141,17 @@ def test_what_a_sparse_run_cannot_do(sparse_model: LandmarkModel, faces: Portrai
     image = faces.images[0]
     with pytest.raises(ModelError, match="a sparse run has no descriptors to match: train with --recipe dve"):
         sparse_model.match(image, [(20, 20)], image)
-    with pytest.raises(ModelError, match="fitted on descriptors"):
-        sparse_model.fit([image], faces.landmarks5[:1])
-    frames, _ = sparse_model.frames_of([image])
-    with pytest.raises(ModelError, match="fitted on descriptors"):
-        sparse_model.fit_frames(frames, faces.landmarks5[:1].astype(float))
+
+
+def test_landmarks_are_looked_for_where_training_looked(sparse_model: LandmarkModel, faces: Portraits) -> None:
+    frames, _ = sparse_model.frames_of(list(faces.images[:3]))
+    margin = sparse_model.config.pairs.margin
+    beside = frames.clone()
+    beside[..., : margin - 1, :] = 255 - beside[..., : margin - 1, :]
+    found, other = sparse_model.landmarks_of(frames), sparse_model.landmarks_of(beside)
+    assert torch.equal(found.positions, other.positions)
+    pixels = sparse_model.network.cells.to_pixels(found.positions)
+    assert ((pixels >= margin) & (pixels <= 39 - margin)).all()
 
 
 def test_what_a_dense_run_cannot_do(dve_model: LandmarkModel, faces: Portraits) -> None:
@@ -245,12 +258,143 @@ def drop_a_key(folder: Path) -> None:
     (folder / "head.yaml").write_text(yaml.safe_dump(about))
 
 
-@pytest.mark.parametrize("damage", [cut_weights, cut_yaml, drop_a_key])
+def other_kind(folder: Path, kind: str = "linear") -> None:
+    about = yaml.safe_load((folder / "head.yaml").read_text())
+    (folder / "head.yaml").write_text(yaml.safe_dump(about | {"kind": kind}))
+
+
+@pytest.mark.parametrize("damage", [cut_weights, cut_yaml, drop_a_key, other_kind])
 def test_damaged_head(head: Head, dve_model: LandmarkModel, tmp_path: Path, damage: Callable[[Path], None]) -> None:
     head.save(tmp_path)
     damage(tmp_path)
     with pytest.raises(CheckpointError, match=r"the head in .* is damaged"):
         Head.load(tmp_path, dve_model)
+
+
+def test_head_of_a_kind_that_is_not_known(head: Head, dve_model: LandmarkModel, tmp_path: Path) -> None:
+    head.save(tmp_path)
+    other_kind(tmp_path, "cubic")
+    with pytest.raises(CheckpointError, match=r"is damaged: its kind is 'cubic', known are prototypes, linear"):
+        Head.load(tmp_path, dve_model)
+
+
+# ---- heads on the landmarks of a sparse run -----------------------------------------------------------------
+
+
+class Spots(Network):
+    """Score maps that find a red, a green and a blue spot; cell i looks at pixel 2i."""
+
+    cells = Cells(2, 0.0)
+
+    def __init__(self) -> None:
+        super().__init__(nn.Identity(), channels=3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return 60 * images[..., ::2, ::2]
+
+
+def spotted(second: WarpSpec, *, margin: int = 12) -> LandmarkModel:
+    pairs = PairSpec(margin, IDENTITY, second)
+    return LandmarkModel(Spots(), RunConfig(method="sparse", frame=Frame(80), pairs=pairs))
+
+
+def spots(count: int, *, seed: int = 0) -> tuple[Tensor, np.ndarray]:
+    """Frames (N, 3, 80, 80) with a soft spot in each colour, and where they are (N, 3, 2)."""
+    centres = np.random.default_rng(seed).uniform(26, 53, (count, 3, 2))
+    y, x = np.mgrid[:80, :80]
+    squares = (x - centres[..., :1, None]) ** 2 + (y - centres[..., 1:, None]) ** 2
+    return torch.from_numpy((255 * np.exp(-squares / 50)).round().astype(np.uint8)), centres
+
+
+@pytest.fixture(scope="module")
+def linear_head(sparse_model: LandmarkModel, faces: Portraits) -> Head:
+    return sparse_model.fit(list(faces.images[:8]), faces.landmarks5[:8], NAMES, pairs=24)
+
+
+def test_named_landmarks_are_linear_in_those_found_and_relative_to_the_centre_of_the_frame() -> None:
+    model = spotted(IDENTITY)
+    frames, places = spots(40)
+    nearer = 39.5 + 0.5 * (places[:, :1] - 39.5)
+    head = model.fit_frames(frames, np.concatenate([nearer, places[:, 1:2]], 1))
+    assert isinstance(head.regressor, LinearRegressor)
+    wanted = torch.zeros(4, 6)
+    wanted[:2, :2], wanted[2:, 2:4] = 0.5 * torch.eye(2), torch.eye(2)
+    torch.testing.assert_close(head.regressor.weights, wanted, atol=0.05, rtol=0)
+    unseen, truth = spots(10, seed=1)
+    np.testing.assert_allclose(head.predict_frames(unseen)[:, 1], truth[:, 1], atol=0.5)
+    np.testing.assert_allclose(head.predict_frames(unseen)[:, 0], 39.5 + 0.5 * (truth[:, 0] - 39.5), atol=0.5)
+
+
+def test_one_labelled_image_under_warps_is_enough_where_points_move_together() -> None:
+    """Warps teach that the midpoint of two landmarks is their mean; the image alone does not."""
+    frames, places = spots(1)
+    unseen, truth = spots(10, seed=1)
+    errors = []
+    for second in (WarpSpec(bend=0, extra_bend=0, rotation=20, translation=0.15, scale=0.1), IDENTITY):
+        head = spotted(second).fit_frames(frames, places[:, :2].mean(1, keepdims=True))
+        errors.append(np.linalg.norm(head.predict_frames(unseen)[:, 0] - truth[:, :2].mean(1), axis=-1).mean())
+    assert errors[0] < 0.5 * errors[1]
+
+
+def test_labels_out_of_view_do_not_count() -> None:
+    frames, places = spots(30)
+    nearby = np.concatenate([places[:, :1], places[:, :1] + [18, 0]], 1)  # the second is often beyond x = 67
+    model = spotted(IDENTITY)
+    fitted = model.fit_frames(frames, nearby).regressor
+    nearby[nearby[..., 0] > 67] = np.nan
+    assert 0 < np.isnan(nearby).any(-1).sum() < 30
+    torch.testing.assert_close(fitted.tensors(), model.fit_frames(frames, nearby).regressor.tensors())
+    with pytest.raises(ModelError, match="landmark 0 is visible in none of the 800 warped images"):
+        model.fit_frames(frames[:1], np.array([[[5.0, 40.0]]]))
+
+
+def test_every_frame_is_seen_equally_often() -> None:
+    frames, places = spots(3)
+    with pytest.raises(ModelError, match="none of the 24 warped images"):
+        spotted(IDENTITY).fit_frames(frames, np.full_like(places, np.nan), pairs=10)
+    with pytest.raises(ModelError, match="none of the 6 warped images"):
+        spotted(IDENTITY).fit_frames(frames, np.full_like(places, np.nan), pairs=1)
+
+
+def test_linear_head_answers_in_pixels_of_each_image(linear_head: Head, faces: Portraits) -> None:
+    plain = linear_head.predict(list(faces.images[8:11]))
+    assert plain.shape == (3, 5, 2) and np.isfinite(plain).all()
+    mixed = [faces.images[8], square(faces.images[9], 10, 10), enlarged(faces.images[10])]
+    found = linear_head.predict(mixed)
+    np.testing.assert_allclose(found[0], plain[0], atol=0.01)
+    np.testing.assert_allclose(found[1], plain[1] + [10, 0], atol=0.3)
+    np.testing.assert_allclose(found[2], (plain[2] + 0.5) * 3 - 0.5, atol=3)
+    frames, placements = linear_head.model.frames_of(mixed)
+    points, confidence = linear_head.detect_framed(frames, placements)
+    np.testing.assert_array_equal(points, found)
+    assert confidence.shape == (3, 5) and ((confidence >= 0) & (confidence <= 1)).all()
+    in_frame = [place.to_frame(p) for place, p in zip(placements, found, strict=True)]
+    np.testing.assert_allclose(linear_head.predict_frames(frames), in_frame, atol=1e-4)
+
+
+def test_the_seed_decides_the_warps(linear_head: Head, sparse_model: LandmarkModel, faces: Portraits) -> None:
+    again, other = (
+        sparse_model.fit(list(faces.images[:8]), faces.landmarks5[:8], seed=seed, pairs=24) for seed in (0, 1)
+    )
+    first = linear_head.regressor.tensors()["weights"]
+    assert torch.equal(again.regressor.tensors()["weights"], first)
+    assert not torch.allclose(other.regressor.tensors()["weights"], first, atol=1e-3)
+
+
+def test_linear_head_round_trip(linear_head: Head, sparse_run: Run, faces: Portraits, tmp_path: Path) -> None:
+    linear_head.save(tmp_path)
+    about = yaml.safe_load((tmp_path / "head.yaml").read_text())
+    assert (about["kind"], about["landmarks"], about["names"]) == ("linear", 5, list(NAMES))
+    again = Head.load(tmp_path, LandmarkModel.load(sparse_run.folder, device="cpu"))
+    assert again.names == NAMES
+    np.testing.assert_array_equal(again.predict(list(faces.images[8:])), linear_head.predict(list(faces.images[8:])))
+
+
+def test_hidden_labels_of_a_sparse_run(sparse_model: LandmarkModel, faces: Portraits) -> None:
+    labels = faces.landmarks5[:6].astype(float)
+    labels[0, 2] = np.nan
+    found = sparse_model.fit(list(faces.images[:6]), labels, pairs=12).predict(list(faces.images[6:8]))
+    assert np.isfinite(found).all()
 
 
 # ---- small things -------------------------------------------------------------------------------------------

@@ -1,9 +1,26 @@
+import copy
+
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from equimark.geometry import Cells
-from equimark.networks import Hourglass, SmallNet, _Pyramid, build_network
+from equimark.geometry import Cells, normalise
+from equimark.networks import (
+    Hourglass,
+    SegmentationNet,
+    SmallNet,
+    SupervisedSmallNet,
+    _Pyramid,
+    build_network,
+    build_supervised,
+)
+from equimark.synthetic import Portraits, portraits
+
+# Weights, biases, batch norm: 3 x 20 x 25 + 20 + 40, 20 x 48 x 25 + 48 + 96, 48 x 64 x 25 + 64 + 128,
+# 64 x 80 x 9 + 80 + 160 and 80 x 256 x 9 + 256 + 512.
+FIRST_FIVE = 1_560 + 24_144 + 76_992 + 46_320 + 185_088
+FROZEN = 10  # layers of the first three convolutions: 3 x (convolution, batch norm, ReLU) and one pooling
 
 
 def parameters(network: nn.Module) -> int:
@@ -154,3 +171,175 @@ def test_unknown_network():
 def test_no_channels(name):
     with pytest.raises(ValueError, match="at least one"), torch.device("meta"):
         build_network(name, 0)
+
+
+@pytest.mark.parametrize("padding", ["reflect", "replicate"])
+def test_a_plain_image_has_no_border(padding):
+    """What lies beyond a picture of one colour has that colour too, unless it is zeros."""
+    torch.manual_seed(0)
+    network, zeros = SmallNet(4, padding=padding).eval(), SmallNet(4).eval()
+    zeros.load_state_dict(network.state_dict())
+    image = torch.full((1, 3, 32, 40), 0.9)
+    with torch.no_grad():
+        features, bordered = network(image), zeros(image)
+    torch.testing.assert_close(features, features[..., :1, :1].expand(1, 4, 16, 20))
+    assert bordered[0, 0].std() > 1e-3
+
+
+@pytest.mark.parametrize("padding", ["zeros", "reflect", "replicate"])
+def test_padding_is_that_of_all_convolutions(padding):
+    network = build_network("smallnet", 4, padding=padding)
+    assert {m.padding_mode for m in network.modules() if isinstance(m, nn.Conv2d)} == {padding}
+    with torch.no_grad():
+        assert network.eval()(torch.rand(1, 3, 21, 30)).shape == (1, 4, 10, 15)
+
+
+def test_reflection_needs_a_picture_larger_than_itself():
+    network = SmallNet(2, padding="reflect").eval()
+    with torch.no_grad():
+        assert network(torch.rand(1, 3, 10, 11)).shape == (1, 2, 5, 5)
+    with pytest.raises(ValueError, match="at least 10 x 10 pixels, got 20 x 9; choose replicate"):
+        network(torch.rand(1, 3, 20, 9))
+    with torch.no_grad():
+        assert SmallNet(2, padding="replicate").eval()(torch.rand(1, 3, 2, 2)).shape == (1, 2, 1, 1)
+
+
+def test_the_hourglass_refuses_other_paddings():
+    with pytest.raises(ValueError, match="'reflect' is for smallnet"):
+        build_network("hourglass", 4, padding="reflect")
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "cells"), [("supervised-smallnet", 80, 20 * 20), ("supervised-smallnet-plus", 64, 8 * 8)]
+)
+def test_supervised_parameters_and_shape(name, size, cells):
+    network = build_supervised(name, 5, input_size=size).eval()
+    sixth = 256 * 51 + 51 + 2 * 51
+    assert parameters(network) == FIRST_FIVE + sixth + (cells * 51) * 10 + 10
+    with torch.no_grad():
+        assert network(torch.rand(2, 3, size, size)).shape == (2, 5, 2)
+
+
+def test_where_the_supervised_networks_pool():
+    """After the first and the last convolution in the main text, after the first three in the supplement."""
+    letters = {nn.Conv2d: "c", nn.MaxPool2d: "p"}
+    for plus, wanted in ((False, "cpcccccp"), (True, "cpcpcpccc")):
+        network = SupervisedSmallNet(5, input_size=40, plus=plus)
+        assert "".join(letters.get(type(layer), "") for layer in network.body) == wanted
+        assert sum(isinstance(layer, nn.BatchNorm2d) for layer in network.body) == 6
+        assert {layer.negative_slope for layer in network.body if isinstance(layer, nn.LeakyReLU)} == {0.0}
+
+
+def test_supervised_networks_know_their_images():
+    network = SupervisedSmallNet(5, input_size=64, plus=True)
+    with pytest.raises(ValueError, match="64 x 64 pixels, got 64 x 80"):
+        network(torch.rand(1, 3, 64, 80))
+    with pytest.raises(ValueError, match="7 pixels leave nothing"):
+        SupervisedSmallNet(5, input_size=7, plus=True)
+    with pytest.raises(ValueError, match="at least one landmark"):
+        SupervisedSmallNet(0, input_size=64)
+    with pytest.raises(ValueError, match=r"'smallnet'.*supervised-smallnet or supervised-smallnet-plus"):
+        build_supervised("smallnet", 5, input_size=64)
+
+
+@pytest.fixture(scope="module")
+def people() -> Portraits:
+    return portraits(8, seed=0, size=40)
+
+
+def pictures(people: Portraits) -> Tensor:
+    return torch.from_numpy(people.images).movedim(-1, 1) / 255
+
+
+@pytest.mark.parametrize("plus", [False, True])
+def test_supervised_networks_learn_landmarks(plus, people):
+    """Further than the mean shape, which is the best for a network that does not look."""
+    torch.manual_seed(0)
+    network = SupervisedSmallNet(68, input_size=40, plus=plus)
+    images, points = pictures(people), normalise(torch.from_numpy(people.landmarks), (40, 40))
+    standing_still = F.mse_loss(points.mean(0).expand_as(points), points)
+    optimiser = torch.optim.Adam(network.parameters(), lr=1e-4)
+    for _ in range(30):
+        loss = F.mse_loss(network(images), points)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert loss < 0.8 * standing_still
+
+
+def test_segmentation_parameters_and_shape():
+    network = SegmentationNet(7).eval()
+    assert parameters(network) == FIRST_FIVE + 256 * 7 + 7
+    with torch.no_grad():
+        assert network(torch.rand(2, 3, 40, 33)).shape == (2, 7, 40, 33)
+    assert network.cells == Cells(stride=1, offset=0.0)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 15)])
+def test_segmentation_puts_logits_where_their_pixels_are(size):
+    """Means over 2 x 2 pixels of a ramp, enlarged, are the ramp again, but for the rim beyond the outermost cells."""
+    network = SegmentationNet(3)
+    network.body = nn.AvgPool2d(2)
+    x, y = torch.arange(float(size[1])), torch.arange(float(size[0]))
+    ramp = (x + 100 * y[:, None]).expand(1, 3, *size)
+    enlarged = network(ramp) * network.std + network.mean
+    torch.testing.assert_close(enlarged[..., 1:-2, 1:-2], ramp[..., 1:-2, 1:-2], rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(enlarged[0, 0, 0, 1], torch.tensor(51.0))  # the outermost cells lie at 0.5
+
+
+def trained_smallnet(*, sparse: bool) -> SmallNet:
+    """With statistics of its own."""
+    torch.manual_seed(0)
+    network = build_network("smallnet", 10, sparse=sparse, padding="reflect")
+    assert isinstance(network, SmallNet)
+    with torch.no_grad():
+        for _ in range(3):
+            network(torch.rand(4, 3, 24, 24))
+    return network
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_segmentation_starts_from_the_features_of_its_source(sparse):
+    source = trained_smallnet(sparse=sparse).eval()
+    network = SegmentationNet.from_smallnet(source, 7, freeze=True).eval()
+    image = torch.randn(1, 3, 24, 24)
+    with torch.no_grad():
+        for layers in (FROZEN, FROZEN + 6):
+            assert torch.equal(network.body[:layers](image), source.body[:layers](image))
+    assert isinstance(network.body[-1], nn.Conv2d) and len(network.body) == FROZEN + 7
+    assert (network.leak, network.padding) == (0.0 if sparse else 0.2, "reflect")
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_what_is_frozen_stays_and_the_rest_learns(freeze):
+    source = trained_smallnet(sparse=True)
+    network = SegmentationNet.from_smallnet(source, 7, freeze=freeze)
+    network.eval()
+    network.train()
+    assert [layer.training for layer in network.body] == [not freeze] * FROZEN + [True] * 7
+    before, source_before = copy.deepcopy(network.state_dict()), copy.deepcopy(source.state_dict())
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.1, weight_decay=0.1)
+    for _ in range(2):
+        optimiser.zero_grad()
+        F.cross_entropy(network(torch.rand(2, 3, 24, 24)), torch.randint(7, (2, 24, 24))).backward()
+        optimiser.step()
+    stayed = {name for name, tensor in network.state_dict().items() if torch.equal(tensor, before[name])}
+    assert stayed == {name for name in before if freeze and int(name.split(".")[1]) < FROZEN}
+    for name, tensor in source.state_dict().items():
+        assert torch.equal(tensor, source_before[name])
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_segmentation_learns_the_parts_of_a_face(freeze, people):
+    torch.manual_seed(0)
+    network = SegmentationNet.from_smallnet(SmallNet(10, leak=0.0), 7, freeze=freeze)
+    images, parts = pictures(people), torch.from_numpy(people.parts).long()
+    optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(15):
+        loss = F.cross_entropy(network(images), parts)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 2

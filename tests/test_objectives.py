@@ -3,10 +3,10 @@ import torch
 
 import oracles
 from equimark import objectives
-from equimark.geometry import Cells, pixel_grid, soft_argmax, spatial_softmax
+from equimark.geometry import Cells, pixel_grid, sample, soft_argmax, spatial_softmax
+from equimark.methods import cells_correspondence
 from equimark.networks import SmallNet
 from equimark.pairs import PairBatch
-from equimark.training import cells_correspondence
 
 H, W = 4, 5
 
@@ -21,7 +21,7 @@ def maps(batch: int = 2, channels: int = 3, seed: int = 0, size=(H, W), scale: f
 
 def assert_same(got, wanted, inputs, rtol: float = 1e-6, gradient_rtol: float = 1e-5):
     torch.testing.assert_close(got, wanted, rtol=rtol, atol=1e-12)
-    mine, theirs = (torch.autograd.grad(loss, inputs) for loss in (got, wanted))
+    mine, theirs = (torch.autograd.grad(loss, inputs, retain_graph=True) for loss in (got, wanted))
     for a, b in zip(mine, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=gradient_rtol, atol=gradient_rtol * float(b.abs().max()))
 
@@ -55,6 +55,59 @@ def test_sparse_terms_equal_the_literal_sums(landmarks, window, term):
     assert_same(got, wanted, (source, target))
 
 
+@pytest.mark.parametrize(
+    ("alignment", "diversity", "outside"),
+    [("maps", "overlap", 0.0), ("landmarks", "pooled", 0.0), ("landmarks", "overlap", 30.0)],
+)
+def test_other_forms_equal_the_literal_sums(alignment, diversity, outside):
+    source, target, truth = maps()
+    constants = {"stride": 2, "gamma": 70.0, "window": 1, "alignment": alignment, "diversity": diversity}
+    got = objectives.sparse_equivariance(source, target, truth + outside, **constants)
+    wanted = oracles.sparse_terms(source, target, truth + outside, **constants)
+    assert set(got) == set(wanted)
+    for term, value in got.items():
+        assert_same(value, wanted[term], (source, target) if term != "diversity" else (source,))
+
+
+@pytest.mark.parametrize("window", [4, 5, 7])  # to the map's edge, beyond it in one direction, beyond it in both
+def test_windows_as_large_as_the_map(window):
+    source = maps()[0]
+    p = spatial_softmax(source)
+    wanted = torch.stack([oracles.pooled_diversity(oracles.spatial_softmax(s), window) for s in source]).mean()
+    got = objectives.pooled_diversity(p, window)
+    if window < max(H, W):
+        assert_same(got, wanted, (source,))
+    else:  # one block holds every map whole, whatever the scores
+        assert got.item() == pytest.approx(p.shape[1] - 1)
+        assert wanted.item() == pytest.approx(p.shape[1] - 1)
+
+
+@pytest.mark.parametrize("itself", [False, True])
+@pytest.mark.parametrize("landmarks", [2, 5])
+def test_overlap_equals_the_literal_sum(itself, landmarks):
+    source = maps(channels=landmarks)[0]
+    wanted = [oracles.overlap_diversity(oracles.spatial_softmax(s), itself=itself) for s in source]
+    got = objectives.overlap_diversity(spatial_softmax(source), itself=itself)
+    assert_same(got, torch.stack(wanted).mean(), (source,))
+
+
+def test_landmark_alignment_equals_the_literal_sum():
+    source, target, truth = maps()
+    p, q = spatial_softmax(source), spatial_softmax(target)
+    wanted = []
+    for b in range(len(p)):
+        moved = [oracles.bilinear(truth[b].movedim(-1, 0), oracles.soft_argmax(m)) for m in p[b]]
+        found = torch.stack([oracles.soft_argmax(m) for m in q[b]])
+        wanted.append(oracles.landmark_alignment(found, torch.stack(moved)))
+    assert_same(objectives.landmark_alignment(p, q, truth), torch.stack(wanted).mean(), (source, target))
+
+
+def test_one_landmark_has_no_diversity():
+    p = spatial_softmax(maps(channels=1)[0])
+    for diversity in (objectives.overlap_diversity(p), objectives.pooled_diversity(p, 3)):
+        assert abs(diversity.item()) < 1e-12
+
+
 def test_default_gamma_is_the_papers():
     source, target, truth = maps()
     terms = objectives.sparse_equivariance(source, target, truth)
@@ -83,6 +136,7 @@ def test_alignment_of_single_cells_is_the_landmarks_distance():
         torch.testing.assert_close(oracles.soft_argmax(source[0, k]), soft_argmax(source)[0, k])
     wanted = oracles.landmark_alignment(soft_argmax(target)[0], moved)
     torch.testing.assert_close(objectives.map_alignment(source, target, truth), wanted)
+    torch.testing.assert_close(objectives.landmark_alignment(source, target, truth), wanted)
     # by hand: (3 - 1.25, 1 - 1.5) and (0 - 4.25, 3 + 0.5)
     assert float(wanted) == pytest.approx((1.75**2 + 0.5**2 + 4.25**2 + 3.5**2) / 2)
 
@@ -92,8 +146,7 @@ def test_alignment_bounds_the_landmarks_distance():
     source, target, _ = maps()
     p, q = spatial_softmax(source), spatial_softmax(target)
     whole = objectives.map_alignment(p, q, identity_truth(2))
-    points = torch.stack([oracles.landmark_alignment(soft_argmax(q)[b], soft_argmax(p)[b]) for b in range(2)]).mean()
-    assert whole.item() > points.item()
+    assert whole.item() > objectives.landmark_alignment(p, q, identity_truth(2)).item()
 
 
 def test_alignment_of_uniform_maps():
@@ -101,6 +154,7 @@ def test_alignment_of_uniform_maps():
     flat = torch.full((2, 3, H, W), 1 / (H * W), dtype=torch.float64)
     got = objectives.map_alignment(flat, flat, identity_truth(2))
     assert float(got) == pytest.approx((H**2 - 1) / 6 + (W**2 - 1) / 6)
+    assert float(objectives.landmark_alignment(flat, flat, identity_truth(2))) == pytest.approx(0, abs=1e-12)
 
 
 def test_alignment_with_a_correspondence_far_outside():
@@ -120,9 +174,15 @@ def test_diversity_forms_agree():
 
 def test_diversity_of_known_maps():
     apart, together = delta((0, 0), (4, 3)), delta((2, 2), (2, 2))
-    for p, maximum, overlap in ((apart, 0.0, 0.5), (together, 1.0, 1.0)):
+    flat = torch.full((1, 2, H, W), 1 / (H * W), dtype=torch.float64)
+    for p, maximum, overlap, printed in (
+        (apart, 0.0, 0.0, 0.5),
+        (together, 1.0, 0.5, 1.0),
+        (flat, 1.0, 0.5 / (H * W), 1 / (H * W)),
+    ):
         assert float(objectives.pooled_diversity(p, 1)) == pytest.approx(maximum)
-        assert float(oracles.overlap_diversity(p[0])) == pytest.approx(overlap)
+        assert float(objectives.overlap_diversity(p)) == pytest.approx(overlap)
+        assert float(objectives.overlap_diversity(p, itself=True)) == pytest.approx(printed)
     # Neighbours in one block count as one after pooling, and only then.
     near = delta((0, 0), (1, 1))
     assert float(objectives.pooled_diversity(near, 1)) == pytest.approx(0.0)
@@ -136,6 +196,78 @@ def test_sparse_matches_under_the_true_warp():
     truth = identity_truth(1) + torch.tensor([2.0, 1.0], dtype=torch.float64)
     assert float(objectives.map_alignment(delta((1, 1)), delta((3, 2)), truth)) == pytest.approx(0, abs=1e-12)
     assert float(objectives.map_alignment(delta((3, 2)), delta((1, 1)), truth)) > 1
+
+
+# ---- sparse, the warp unknown
+
+
+CELLS = Cells(2, 0.5)
+UNKNOWN = {"gamma": 7.0, "window": 2, "appearance_weight": 300.0, "stiffness": 0.02, "rigidity": 0.1}
+
+
+def pictures(seed: int = 0, batch: int = 2, size=(2 * H, 2 * W)):
+    g = torch.Generator().manual_seed(seed)
+    source, target = torch.rand(2, batch, 3, *size, generator=g, dtype=torch.float64)
+    return source, target
+
+
+@pytest.mark.parametrize(("landmarks", "rigidity"), [(1, 0.1), (2, 0.1), (4, 0.1), (4, 0.0)])
+def test_unknown_warp_equals_the_literal_sums(landmarks, rigidity):
+    source, target, _ = maps(channels=landmarks)
+    constants = UNKNOWN | {"rigidity": rigidity}
+    got = objectives.unknown_warp(source, target, *pictures(), cells=CELLS, **constants)
+    wanted = oracles.unknown_warp_terms(source, target, *pictures(), stride=2, offset=0.5, **constants)
+    assert set(got) == set(wanted)
+    assert 0.1 < got["inside"].item() < 1
+    torch.testing.assert_close(got["inside"], wanted["inside"])
+    torch.testing.assert_close(got["diversity"], wanted["diversity"])
+    for term in ("appearance", "total"):
+        assert_same(got[term], wanted[term], (source, target))
+
+
+def spots(cells, size=(8, 8)):
+    """Scores whose softmax is all on one cell each."""
+    return delta(*cells, size=size) * 1e3
+
+
+def test_unknown_warp_is_found_from_the_right_side():
+    """x' shows x at g(u): landmarks that moved as the images did explain them, their inverse does not."""
+    y, x = torch.meshgrid(*(torch.arange(16, dtype=torch.float64),) * 2, indexing="ij")
+    target = torch.stack([(x / 3).sin() * (y / 4).cos()] * 3)[None] * 0.4 + 0.5
+    shift = torch.tensor([4.0, -2.0], dtype=torch.float64)
+    source = sample(target, (pixel_grid((16, 16), dtype=torch.float64) + shift)[None])
+    here, there = spots([(1, 2), (4, 3), (2, 6)]), spots([(3, 1), (6, 2), (4, 5)])  # 2 px per cell
+    right = objectives.unknown_warp(here, there, source, target, cells=CELLS)
+    wrong = objectives.unknown_warp(there, here, source, target, cells=CELLS)
+    assert float(right["appearance"]) == pytest.approx(0, abs=1e-12)
+    assert float(right["inside"]) == pytest.approx(12 * 14 / 16**2)
+    assert float(wrong["appearance"]) > 0.01
+
+
+def test_one_landmark_explains_a_shift():
+    target = pictures(batch=1, size=(16, 16))[1]
+    source = target.roll((0, -2), (-2, -1))  # x' shows x two pixels to the right
+    terms = objectives.unknown_warp(spots([(3, 4)]), spots([(4, 4)]), source, target, cells=CELLS)
+    assert float(terms["appearance"]) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("scores", [torch.zeros(2, 4, 8, 8), spots([(3, 3)] * 4).float().expand(2, -1, -1, -1)])
+def test_unknown_warp_of_landmarks_in_one_place(scores):
+    """Uniform maps, or all mass on one cell: g is the identity, and everything stays finite."""
+    source, target = (image.float() for image in pictures(size=(16, 16)))
+    leaf = scores.clone().requires_grad_()
+    terms = objectives.unknown_warp(leaf, leaf, source, target, cells=CELLS)
+    torch.testing.assert_close(terms["appearance"], (source - target).square().mean(), rtol=0.02, atol=0)
+    assert torch.autograd.grad(terms["total"], leaf)[0].isfinite().all()
+
+
+def test_unknown_warp_that_leaves_nothing_inside():
+    far = Cells(100, 0.0)
+    here, there = spots([(0, 0), (1, 0), (0, 1)]).requires_grad_(), spots([(6, 6), (7, 6), (6, 7)])
+    terms = objectives.unknown_warp(here, there, *pictures(batch=1, size=(16, 16)), cells=far, rigidity=0)
+    assert terms["inside"].item() == 0
+    assert terms["appearance"].item() == 0
+    assert torch.autograd.grad(terms["total"], here)[0].isfinite().all()
 
 
 # ---- dense

@@ -173,3 +173,32 @@ def test_small_images_are_counted(tmp_path):
     (folder / "large.png").write_bytes(encoded(picture(40, 20)))
     packed = pack(folder, tmp_path / "out", Frame(16), progress=False)
     assert (packed.smaller_than(12), packed.smaller_than(16), packed.smaller_than(21)) == (0, 3, 4)
+
+
+# ---- labels and selections ----------------------------------------------------------------------------------
+
+
+def test_labels_must_fit() -> None:
+    images = PackedImages.from_array(np.zeros((3, 16, 16, 3), np.uint8))
+    with pytest.raises(ImageError, match=r"flow of these images has shape \(3, 16, 16, 2\), got \(3, 16, 16\)"):
+        images.with_labels(flow=np.zeros((3, 16, 16)))
+    with pytest.raises(ImageError, match=r"points of these images have shape \(3, K, 2\), got \(2, 5, 2\)"):
+        images.with_labels(points=np.zeros((2, 5, 2)))
+    with pytest.raises(ImageError, match=r"parts of these images are \(3, 16, 16\) uint8, got .* int64"):
+        images.with_labels(parts=np.zeros((3, 16, 16), np.int64))
+
+
+def test_selected_rows_keep_what_belongs_to_them() -> None:
+    levels = np.arange(5, dtype=np.uint8)
+    images = np.ascontiguousarray(np.broadcast_to(levels[:, None, None, None], (5, 16, 16, 3)))
+    points = np.arange(5)[:, None, None] * np.ones((5, 2, 2))
+    packed = PackedImages.from_array(images, [f"{n}/x" for n in "abcde"]).with_labels(
+        points=points, parts=images[..., 0], flow=np.stack([images[..., 0]] * 2, -1).astype(np.float16)
+    )
+    chosen = packed.select([3, 1])
+    assert chosen.names == ["d/x", "b/x"]
+    assert chosen.folders == ["d", "b"]
+    assert chosen.points is not None and chosen.parts is not None and chosen.flow is not None
+    for values in (chosen.images, chosen.points, chosen.parts, chosen.flow):
+        assert [float(v.ravel()[0]) for v in values] == [3, 1]
+    assert chosen.placement(0) == packed.placement(3)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle, FancyArrowPatch, Wedge
 from PIL import Image
 
 from equimark import plots
@@ -131,6 +132,35 @@ def test_worst_cases_come_first_with_their_error():
 
 def test_worst_cases_of_fewer_images_than_asked_for():
     assert len(plots.worst_cases(pictures(2), some_points(2, 3), some_points(2, 3)).axes) == 2
+
+
+def patches(ax, kind: type) -> list:
+    return [patch for patch in ax.patches if isinstance(patch, kind)]
+
+
+def test_contributions_are_arrows_and_shares_of_a_ring_in_the_colour_of_their_source():
+    sources, targets = np.array([[4.0, 4], [15, 4], [4, 15]]), np.array([[10.0, 10], [4, 4.2], [np.nan, 3]])
+    shares = np.array([[0.3, 0.6, 0], [0.9, 0, 0], [0, 0, 1]])
+    figure = plots.contribution_graph(pictures(1)[0], sources, targets, shares)
+    ax, colours = figure.axes[0], plots.palette(3)
+    arrows = patches(ax, FancyArrowPatch)  # none to the second target: its source lies on it; none to a hidden one
+    assert [tuple(arrow.get_facecolor()[:3]) for arrow in arrows] == [tuple(colours[0]), tuple(colours[1])]
+    assert arrows[0].get_linewidth() < arrows[1].get_linewidth()
+    wedges = [(w.center, round(w.theta2 - w.theta1), w.get_facecolor()[:3]) for w in patches(ax, Wedge)]
+    first, second = (10, 10), (4, 4.2)
+    assert wedges == [
+        (first, 108, tuple(colours[0])), (first, 216, tuple(colours[1])), (second, 324, tuple(colours[0]))
+    ]  # fmt: skip
+    assert {circle.center for circle in patches(ax, Circle)} == {first, second}
+    crosses = scatters(ax)[-1]
+    assert np.allclose(crosses.get_offsets(), sources)
+    assert np.allclose(crosses.get_edgecolors()[:2, :3], colours[:2])
+    assert (crosses.get_edgecolors()[2, :3] >= colours[2]).all()  # pale: it contributes to nothing that is shown
+    assert drawn(figure)
+
+
+def test_contributions_of_nothing_to_nothing():
+    assert drawn(plots.contribution_graph(pictures(1)[0], some_points(2), np.zeros((0, 2)), np.zeros((0, 2))))
 
 
 def test_curves_have_a_panel_per_number_and_do_not_show_the_same_curve_twice():

@@ -14,28 +14,17 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from conftest import TINY, same_weights, weights_of
 from equimark import checkpoint, training
 from equimark.checkpoint import CheckpointError
 from equimark.config import ConfigError, OptimiserSpec, RunConfig, load_recipe, make_config
+from equimark.methods import compute_terms
 from equimark.objectives import Terms
 from equimark.packs import PackedImages
 from equimark.pairs import NO_CHANGE, PairBatch
-from equimark.training import (
-    Interrupted,
-    TrainingError,
-    batch_indices,
-    compute_terms,
-    fresh_network,
-    generator,
-    learning_rate,
-    make_optimiser,
-    train,
-)
+from equimark.training import Interrupted, TrainingError, fresh_network, learning_rate, make_optimiser, train
 
 RECIPES = {"dve": "dve-smallnet-64", "dense": "dense-smallnet-64", "sparse": "sparse-10"}
 
@@ -172,14 +161,6 @@ def test_one_image_is_enough_without_exchange(packed: PackedImages, tmp_path: Pa
 # ---- randomness ---------------------------------------------------------------------------------------------
 
 
-def test_generators_differ_by_seed_stream_step_and_process() -> None:
-    streams = ("weights", "order", "warps", "photometric")
-    keys = itertools.product((0, 1), streams, (0, 1), (0, 1))
-    seeds = [generator(seed, stream, step, process=process).initial_seed() for seed, stream, step, process in keys]
-    assert len(set(seeds)) == len(seeds)
-    assert generator(3, "warps", 7).initial_seed() == generator(3, "warps", 7).initial_seed()
-
-
 def pairs_of(images: PackedImages, config: RunConfig, monkeypatch: pytest.MonkeyPatch, out: Path) -> list[PairBatch]:
     seen: list[PairBatch] = []
 
@@ -205,22 +186,6 @@ def test_sources_of_randomness_do_not_disturb_each_other(
         assert not torch.equal(full.source, unchanged.source)
         assert torch.equal(full.source, other_weights.source)
     assert not torch.equal(runs[0][0].target_from_source, runs[0][1].target_from_source)
-
-
-@given(st.integers(2, 30), st.integers(2, 12), st.integers(0, 3))
-def test_every_image_once_per_epoch(images: int, batch: int, seed: int) -> None:
-    config = RunConfig(batch_size=batch, seed=seed)
-    steps = math.ceil(3 * images / batch)
-    order = torch.cat([batch_indices(config, images, step) for step in range(steps)])
-    for epoch in range(3):
-        assert sorted(order[epoch * images : (epoch + 1) * images].tolist()) == list(range(images))
-
-
-def test_order_differs_by_epoch_and_seed() -> None:
-    config = RunConfig(batch_size=50)
-    first, second = (batch_indices(config, 50, step) for step in (0, 1))
-    assert not torch.equal(first, second)
-    assert not torch.equal(first, batch_indices(replace(config, seed=1), 50, 0))
 
 
 # ---- learning rates -----------------------------------------------------------------------------------------

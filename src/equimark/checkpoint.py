@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .config import ConfigError, RunConfig, make_config, to_mapping
 from .files import replace_file, write_text
-from .networks import Network, build_network
+from .networks import Network, SegmentationNet, SupervisedSmallNet, build_network
 
 CONFIG_FILE = "config.yaml"
 MODEL_FILE = "model.safetensors"
@@ -70,7 +70,20 @@ class Checkpoint:
 def build(config: RunConfig) -> Network:
     """The network of a configuration, with fresh weights from torch's global generator."""
     spec = config.network
-    return build_network(spec.name, spec.channels, vector_length=spec.vector_length, sparse=config.method == "sparse")
+    if config.method == "supervised":
+        side = config.pairs.crop_size(config.frame.size)
+        return SupervisedSmallNet(spec.channels, input_size=side, plus=spec.name == "smallnet-plus")
+    if config.method == "segmentation":
+        leak = 0.0 if spec.leak is None else spec.leak
+        return SegmentationNet(spec.channels, leak=leak, padding=spec.padding, freeze=spec.freeze)
+    return build_network(
+        spec.name,
+        spec.channels,
+        vector_length=spec.vector_length,
+        sparse=config.method == "sparse",
+        padding=spec.padding,
+        leak=spec.leak,
+    )
 
 
 def write_config(run: Path, config: RunConfig) -> None:

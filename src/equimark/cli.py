@@ -20,7 +20,7 @@ from .config import ConfigError, config_keys, load_recipe, make_config, nearest,
 from .files import replace_file, write_text
 from .geometry import Frame
 from .images import ImageError, decode, open_images
-from .landmarks import LandmarkError
+from .landmarks import LandmarkError, LandmarkTable
 from .model import Head, LandmarkModel, ModelError
 from .packs import PackedImages, is_pack, pack
 from .prediction import Prediction
@@ -114,6 +114,8 @@ def _train(arguments: _Arguments) -> None:
         resume=arguments.resume,
         overwrite=arguments.overwrite,
         start_from=arguments.start_from,
+        labels=_read_training_labels(arguments.landmarks) if arguments.landmarks else None,
+        parts=arguments.parts,
         device=arguments.device,
         tracker=arguments.tracker,
         progress=not arguments.quiet,
@@ -122,6 +124,8 @@ def _train(arguments: _Arguments) -> None:
     last = checkpoint.read_log(made.folder)[-1]
     terms = ", ".join(f"{k} {v:.4g}" for k, v in last.items() if k not in ("step", "pairs_per_second", "lr"))
     print(f"trained {made.folder} for {last['step']} steps: {terms}")
+    for warning in made.warnings:
+        print(f"equimark: {warning}", file=sys.stderr)
     images, config = made.images(), made.model.config
     if images is not None:
         _mention_small(images, config.pairs.crop_size(config.frame.size))
@@ -158,9 +162,7 @@ def _match(arguments: _Arguments) -> None:
 
 def _fit(arguments: _Arguments) -> None:
     model = _load_model(arguments)
-    table = landmarks.read(arguments.landmarks)
-    if table.splits and "train" in table.splits:
-        table = table.split("train")
+    table = _read_training_labels(arguments.landmarks)
     if arguments.labels is not None:
         if not 1 <= arguments.labels <= len(table):
             raise LandmarkError(
@@ -214,6 +216,7 @@ def _info(arguments: _Arguments) -> None:
         ["images", f"{kept.data.count} from {kept.data.source}"],
         ["steps", f"{kept.step} of {kept.config.steps}, batches of {kept.config.batch_size}"],
         *([name, f"{value:.5g}"] for name, value in last.items() if name != "step"),
+        *(["warning", warning] for warning in run.Run(arguments.run).warnings),
         ["versions", ", ".join(f"{name} {version}" for name, version in kept.versions.items())],
     ]
     _print_table(str(arguments.run), ["", ""], rows)
@@ -237,6 +240,12 @@ def _mention_small(images: PackedImages, side: int) -> None:
 
 
 # ---- what they share ----------------------------------------------------------------------------------------
+
+
+def _read_training_labels(path: Path) -> LandmarkTable:
+    """A landmark file; of one with splits, the part for training."""
+    table = landmarks.read(path)
+    return table.split("train") if table.splits and "train" in table.splits else table
 
 
 def _load_model(arguments: _Arguments, frame: str | None = "as given") -> LandmarkModel:
@@ -427,6 +436,8 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on exactly where the run stopped")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in --out")
     parser.add_argument("--from", dest="start_from", metavar="RUN", help="start from its weights (fine-tuning)")
+    parser.add_argument("--landmarks", type=Path, help="labels of a supervised run; of a file with splits, train")
+    parser.add_argument("--parts", type=Path, help="folder of label images of a segmentation run")
     parser.add_argument("--tracker", help="also log to a tracker, for example tensorboard")
     _common(parser, frame=True)
     defaults = to_mapping(make_config({}))

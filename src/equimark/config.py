@@ -19,7 +19,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from .geometry import Frame
 from .pairs import PairSpec
 
-Method = Literal["sparse", "dense", "dve"]
+Method = Literal["sparse", "dense", "dve", "supervised", "segmentation"]
 
 
 class ConfigError(ValueError):
@@ -31,18 +31,28 @@ class NetworkSpec:
     """Which network, and what becomes of its last layer.
 
     Args:
-        name: ``smallnet`` or ``hourglass``.
-        channels: of the descriptors (C); for a sparse run the number of landmarks (K).
+        name: ``smallnet`` or ``hourglass``; for a supervised run also ``smallnet-plus``.
+        channels: of the descriptors (C); for a sparse or supervised run the number of landmarks (K), for a
+            segmentation the number of parts.
         vector_length: descriptors are scaled to this length; raw if absent.
+        padding: what SmallNet's convolutions see beyond the picture: ``zeros``, ``reflect`` or ``replicate``. Zeros
+            tell the network where the border is.
+        leak: slope of SmallNet's ReLUs for negative values; if absent, that of the method's paper.
+        freeze: keep the first three convolutions of a segmentation as they were in the run it starts from.
     """
 
-    name: Literal["smallnet", "hourglass"] = "smallnet"
+    name: Literal["smallnet", "smallnet-plus", "hourglass"] = "smallnet"
     channels: int = 64
     vector_length: float | None = None
+    padding: Literal["zeros", "reflect", "replicate"] = "zeros"
+    leak: float | None = None
+    freeze: bool = False
 
     def __post_init__(self) -> None:
         if self.channels < 1:
             raise ValueError(f"channels (descriptor length or number of landmarks) must be at least 1: {self.channels}")
+        if self.padding != "zeros" and self.name != "smallnet":
+            raise ValueError(f"{self.name} pads with zeros; padding: {self.padding} is for smallnet")
         if self.vector_length is not None and self.vector_length <= 0:
             raise ValueError(f"vector_length must be positive, or null for raw vectors: {self.vector_length}")
 
@@ -53,17 +63,33 @@ class ObjectiveSpec:
 
     Args:
         power: of the distance in the dense objectives; 1 as printed, 0.5 as released.
+        outside: whether source pixels whose place lies outside the other view count in the dense objectives:
+            ``kept``, as in the papers, or ``dropped``.
+        auxiliaries: number of images through which the descriptors of a pair are exchanged, or ``all`` there are.
+        pool: how many further images are warped for each batch to take auxiliaries from; 0 takes them from the batch.
+        alignment: of sparse landmarks, by their heat ``maps`` (2017, eq. 6) or as ``landmarks`` (eq. 5).
+        diversity: of sparse landmarks, ``pooled`` (eq. 8 after sum pooling) or ``overlap`` (eq. 7).
         gamma: weight of the diversity, on the alignment summed over landmarks in squared pixels of an 80 px crop.
-        window: side of the sum pooling before the diversity, in cells.
+        window: side of the sum pooling before the diversity, in cells; 1 is eq. 8 itself.
+        appearance_weight: of pairs whose motion is unknown: squared pixels of misalignment, in an 80 px crop, for
+            which an appearance error of 1 stands.
     """
 
     power: float = 0.5
+    outside: Literal["kept", "dropped"] = "kept"
+    auxiliaries: int | Literal["all"] = 1
+    pool: int = 0
+    alignment: Literal["maps", "landmarks"] = "maps"
+    diversity: Literal["pooled", "overlap"] = "pooled"
     gamma: float = 500.0
     window: int = 5
+    appearance_weight: float = 500.0
 
     def __post_init__(self) -> None:
         if self.power <= 0 or self.gamma < 0 or self.window < 1:
             raise ValueError(f"power must be positive, gamma not negative and window at least 1: {self}")
+        if self.pool < 0 or (self.auxiliaries != "all" and self.auxiliaries < 1):
+            raise ValueError(f"pool must not be negative and auxiliaries at least 1, or all: {self}")
 
 
 @dataclass(frozen=True)
@@ -101,7 +127,8 @@ class RunConfig:
     """Everything that decides a training run, apart from the images.
 
     Args:
-        method: ``sparse`` (2017), ``dense`` (Dense3D) or ``dve``.
+        method: ``sparse`` (2017), ``dense`` (Dense3D) or ``dve``; with labels, ``supervised`` (landmarks) or
+            ``segmentation`` (parts).
         network: see :class:`NetworkSpec`.
         frame: the square in which the network sees an image.
         pairs: how a frame becomes a training pair.
@@ -110,6 +137,8 @@ class RunConfig:
         steps: length of the run; if absent, ``epochs`` passes over the images.
         epochs: length of the run when ``steps`` is absent.
         batch_size: pairs per step, over all processes.
+        sampling: ``shuffled``; by class, which is the folder of an image, ``proportional`` or ``balanced``: each
+            batch has the share of each class that all images have, or equal shares.
         seed: of weights, order, warps and photometric change, each with a generator of its own.
         precision: of the networks: ``no`` (float32), ``bf16`` or ``fp16``.
         log_every: steps between lines of the log.
@@ -125,6 +154,7 @@ class RunConfig:
     steps: int | None = None
     epochs: int = 100
     batch_size: int = 32
+    sampling: Literal["shuffled", "proportional", "balanced"] = "shuffled"
     seed: int = 0
     precision: Literal["no", "bf16", "fp16"] = "no"
     log_every: int = 20
@@ -137,10 +167,32 @@ class RunConfig:
         for key, count in counts.items():
             if count < 1:
                 raise ValueError(f"{key} must be at least 1, got {count}")
-        if self.method == "dve" and self.batch_size < 2:
-            raise ValueError("batch_size must be at least 2 for dve: the auxiliary image comes from the batch")
+        if self.method == "dve":
+            self._check_auxiliaries()
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, got {self.seed}")
+        if (self.network.name == "smallnet-plus" and self.method != "supervised") or (
+            self.network.name == "hourglass" and self.is_supervised
+        ):
+            raise ValueError(f"method: {self.method} cannot use network.name: {self.network.name}")
+        if self.pairs.motion == "unknown" and self.method != "sparse":
+            raise ValueError("motion: unknown is fitted through sparse landmarks: method: sparse")
+
+    def _check_auxiliaries(self) -> None:
+        wanted, pool = self.objective.auxiliaries, self.objective.pool
+        if pool == 0 and self.batch_size < 2:
+            raise ValueError("batch_size must be at least 2 for dve: the auxiliary image comes from the batch")
+        others = pool or self.batch_size - 1
+        if wanted != "all" and wanted > others:
+            raise ValueError(
+                f"objective.auxiliaries is {wanted}, but there are {others} images to take them from: use a larger "
+                "batch_size or objective.pool"
+            )
+
+    @property
+    def is_supervised(self) -> bool:
+        """Whether training needs labels."""
+        return self.method in ("supervised", "segmentation")
 
     def resolve_steps(self, images: int) -> int:
         """Length of the run on that many images."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -16,9 +16,9 @@ from . import geometry, matching, objectives
 from .geometry import Frame
 from .images import ImageError, decode, frame_image, open_images
 from .landmarks import LandmarkTable, match_images
+from .methods import cells_correspondence
 from .model import LandmarkModel, ModelError, batches
-from .pairs import WarpPair, draw_warps
-from .training import cells_correspondence
+from .pairs import PairSpec, WarpPair, draw_warps
 from .warps import PRESETS
 
 REFERENCE_SIDE = 70.0  # errors of the matching protocol are given in pixels of a 70 x 70 frame
@@ -136,8 +136,8 @@ def evaluate_matching(
     Raises:
         ModelError: for a sparse run, or fewer than two images.
     """
-    if model.is_sparse:
-        raise ModelError("the matching protocol needs descriptors; a sparse run has none")
+    if not model.has_descriptors:
+        raise ModelError(f"the matching protocol needs descriptors; a {model.config.method} run has none")
     if len(data) < 2:
         raise ModelError(f"the matching protocol takes images two at a time, got {len(data)}")
     errors = [_match_batch(model, batch, variant) for batch in _view_pairs(model, data, seed)]
@@ -156,7 +156,7 @@ class _Views:
 def _view_pairs(model: LandmarkModel, data: AnnotatedFrames, seed: int) -> Iterator[tuple[_Views, _Views, _Views]]:
     """Source views of the first images, target views of the first, target views of the second."""
     first, second = PRESETS["dve-evaluation"]
-    spec = replace(model.config.pairs, first=first, second=second)
+    spec = PairSpec(model.config.pairs.margin, first, second)
     generator = torch.Generator().manual_seed(seed)
     pairs = len(data) // 2
     for part in batches(pairs):

@@ -86,6 +86,14 @@ def sample_normalised(values: Tensor, points: Tensor, *, padding: Literal["borde
     return out.reshape(*values.shape[:2], *points.shape[1:-1])
 
 
+def sample_nearest(values: Tensor, points: Tensor) -> Tensor:
+    """Values (B, C, ...), of ``values`` (B, C, H, W), at the pixel nearest to each of ``points`` (B, ..., 2)."""
+    limit = points.new_tensor([values.shape[-1] - 1, values.shape[-2] - 1])
+    x, y = points.round().clamp_min(0).minimum(limit).long().flatten(1, -2).unbind(-1)
+    flat = (y * values.shape[-1] + x)[:, None].expand(-1, values.shape[1], -1)
+    return values.flatten(2).gather(2, flat).reshape(*values.shape[:2], *points.shape[1:-1])
+
+
 def inside(points: Tensor, size: Size) -> Tensor:
     """Whether pixel ``points`` (..., 2) lie between the first and last pixel centres of ``size``."""
     limit = points.new_tensor([size[1] - 1, size[0] - 1])
@@ -198,6 +206,13 @@ class Placement:
         """Frame pixels ``(..., 2)`` to image pixels."""
         corner, scale = self._corner_scale()
         return (np.asarray(points, np.float64) + 0.5) * scale + corner - 0.5
+
+    def nearest_pixels(self, image_size: Size) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+        """Column and row (S, S) of the image pixel nearest to each frame pixel, and whether that lies in the image."""
+        axis = np.arange(self.size, dtype=np.float64)
+        nearest = np.rint(self.to_image(np.stack(np.meshgrid(axis, axis), axis=-1))).astype(np.int64)
+        inside = nearest.clip(0, (image_size[1] - 1, image_size[0] - 1))
+        return inside[..., 0], inside[..., 1], np.asarray((inside == nearest).all(-1))
 
     def _corner_scale(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         x0, y0, x1, y1 = self.box

@@ -98,6 +98,13 @@ class ImageSource:
         except Exception as error:  # damaged, encrypted or exotic archive entries: each kind raises its own
             raise ImageError(str(error) or type(error).__name__) from error
 
+    def read_beside(self, index: int, suffix: str) -> bytes | None:
+        """The bytes of the file of the same name with another ending, if there is one that can be read."""
+        try:
+            return self._read(str(PurePosixPath(self.names[index]).with_suffix(suffix)))
+        except (OSError, KeyError):  # KeyError: how an archive says that it has no such entry
+            return None
+
 
 def open_images(path: str | Path) -> ImageSource:
     """The images of a folder (searched recursively), a ``.zip``, a text file of paths, or one image file.
@@ -115,7 +122,7 @@ def open_images(path: str | Path) -> ImageSource:
     if not path.exists():
         raise ImageError(f"{path} does not exist; give a folder of images, a .zip, a text file of paths or an image")
     if suffix in IMAGE_SUFFIXES:
-        return ImageSource(path, [path.name], lambda name: path.read_bytes())
+        return ImageSource(path, [path.name], lambda name: (path.parent / name).read_bytes())
     if suffix == ".zip":
         return _open_zip(path)
     if suffix in LIST_SUFFIXES:
@@ -234,6 +241,23 @@ def _decode(data: bytes, min_side: int | None) -> tuple[Image.Image, Size]:
     return rgb, (height, width)
 
 
+def decode_labels(data: bytes) -> Pixels:
+    """The labels (H, W) that the pixels of a label image hold: grey values, or places in its palette.
+
+    Raises:
+        ImageError: not an image, damaged, or of more than one channel or 8 bits; the message is the reason.
+    """
+    try:
+        with _pillow_warnings_silenced, _open(data) as image:
+            image.load()
+            labels = np.array(image)
+    except Exception as error:
+        raise ImageError(str(error) or type(error).__name__) from error
+    if labels.ndim != 2 or labels.max(initial=0) > 255 or labels.min(initial=0) < 0:
+        raise ImageError(f"a label image has one channel with values from 0 to 255, got {labels.shape} {labels.dtype}")
+    return labels.astype(np.uint8)
+
+
 def _open(data: bytes) -> Image.Image:
     try:
         return Image.open(BytesIO(data), formats=_COMMON_KINDS)  # asking all kinds in turn takes as long as decoding
@@ -333,6 +357,12 @@ def frame_image(pixels: Pixels, frame: Frame, size: Size | None = None) -> tuple
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
         raise ImageError(f"an image must be (H, W, 3) uint8, got {pixels.shape} {pixels.dtype}")
     return _frame(Image.fromarray(pixels), frame, size or pixels.shape[:2])
+
+
+def frame_labels(labels: Pixels, placement: Placement) -> Pixels:
+    """Labels (S, S) of the pixels of a frame from those of its image (H, W): of the nearest pixel, never mixed."""
+    x, y, _ = placement.nearest_pixels((labels.shape[0], labels.shape[1]))
+    return labels[y, x]
 
 
 def _frame(image: Image.Image, frame: Frame, size: Size) -> tuple[Pixels, Placement]:

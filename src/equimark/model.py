@@ -15,17 +15,21 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from . import checkpoint, detection, matching
+from . import checkpoint, detection, geometry, matching
 from .checkpoint import CheckpointError
 from .config import RunConfig
 from .files import replace_file, write_text
 from .geometry import Frame, Placement
 from .images import frame_image
+from .matching import Located
 from .networks import Network
-from .regression import PrototypeRegressor
+from .pairs import draw_warps
+from .regression import LinearRegressor, PrototypeRegressor, Regressor, restore
 
 Image = NDArray[np.uint8]
 Found = tuple[NDArray[np.float64], NDArray[np.float64]]  # points and their confidence
+
+PAIRS = 400  # of views from which a sparse run learns named landmarks; twice as many lower no error by 2 %
 
 
 class ModelError(ValueError):
@@ -86,8 +90,13 @@ class LandmarkModel:
 
     @property
     def is_sparse(self) -> bool:
-        """Whether the run has K landmarks of its own; otherwise it has descriptors."""
+        """Whether the run has found K landmarks of its own."""
         return self.config.method == "sparse"
+
+    @property
+    def has_descriptors(self) -> bool:
+        """Whether the run describes every place, so that points can be matched and landmarks be named."""
+        return self.config.method in ("dense", "dve")
 
     @property
     def names(self) -> tuple[str, ...] | None:
@@ -138,12 +147,9 @@ class LandmarkModel:
         """Descriptors (N, C) at ``points`` (N, 2), in pixels of the image.
 
         Raises:
-            ModelError: for a sparse run, or points outside the part of the image that the model sees.
+            ModelError: for a run without descriptors, or points outside the part of the image that the model sees.
         """
-        if self.is_sparse:
-            raise ModelError(
-                "a sparse run has no descriptors to match: train with --recipe dve-smallnet-64, or use detect"
-            )
+        self._need_descriptors()
         chosen = np.asarray(points, np.float64).reshape(-1, 2)
         features, placement = self._look(image)
         in_frame = placement.to_frame(chosen)
@@ -157,6 +163,13 @@ class LandmarkModel:
         cells = self.network.cells.to_cells(torch.from_numpy(in_frame).float())
         return matching.describe_points(features, cells[None])[0]
 
+    def _need_descriptors(self) -> None:
+        if not self.has_descriptors:
+            raise ModelError(
+                f"a {self.config.method} run has no descriptors to match: train with --recipe dve-smallnet-64, or use "
+                "detect"
+            )
+
     def match_descriptors(self, descriptors: Tensor, target: Image) -> Matches:
         """Where descriptors (N, C) lie in ``target``."""
         points, confidence = self.match_framed(descriptors, *self.frames_of([target]))
@@ -169,30 +182,85 @@ class LandmarkModel:
         return self.in_image(matching.locate(scores), placements)
 
     def detect(self, image: Image) -> Landmarks:
-        """The K landmarks of a sparse run in an image.
+        """The K landmarks of a sparse or supervised run in an image.
 
         Raises:
-            ModelError: for a run that has descriptors instead.
+            ModelError: for a run that has no landmarks of its own.
         """
         points, confidence = self.detect_framed(*self.frames_of([image]))
         return Landmarks(points[0], confidence[0])
 
     def detect_framed(self, frames: Tensor, placements: Sequence[Placement]) -> Found:
         """The K landmarks (B, K, 2), in image pixels, and their confidence (B, K) in ``frames`` (B, 3, S, S) uint8."""
-        if not self.is_sparse:
+        if self.has_descriptors:
             raise ModelError(
                 f"a {self.config.method} run has descriptors, not landmarks of its own: give it a fitted head "
                 "(equimark fit, then --head), or match points with equimark match"
             )
-        return self.in_image(detection.detect(self.features(frames)), placements)
+        if self.config.method == "segmentation":
+            raise ModelError("a segmentation run finds parts, not landmarks")
+        return self.in_image(self.landmarks_of(frames), placements)
 
-    def fit(self, images: Sequence[Image], points: ArrayLike, names: Sequence[str] | None = None) -> Head:
-        """Named landmarks from few labelled images.
+    def landmarks_of(self, frames: Tensor) -> Located:
+        """The K landmarks of a sparse or supervised run in ``frames`` (B, 3, S, S) uint8, in cells of the frames.
+
+        They are looked for where the views of training lie, within the margin: a position is a mean over the
+        whole map, and a run has not learned to score places beyond.
+        """
+        margin, size = self.config.pairs.margin, self.frame.size
+        inner = slice(margin, size - margin)
+        return self._landmarks_of_views(frames[..., inner, inner].float() / 255)
+
+    def _landmarks_of_views(self, views: Tensor) -> Located:
+        """As :meth:`landmarks_of`, in what the margin leaves of frames: ``views`` (B, 3, s, s) in [0, 1]."""
+        features = self.features_of(views)
+        if self.is_sparse:
+            found = detection.detect(features)
+        else:
+            pixels = geometry.denormalise(features, (views.shape[-2], views.shape[-1]))
+            found = Located(pixels, torch.ones(features.shape[:2]))
+        return Located(found.positions + self.config.pairs.margin / self.network.cells.stride, found.confidence)
+
+    def segment(self, image: Image) -> NDArray[np.uint8]:
+        """The part (H, W) that each pixel of an image shows, by a segmentation run.
+
+        Beyond the frame a pixel gets the part of the frame's border.
+        """
+        frames, placements = self.frames_of([image])
+        height, width = image.shape[:2]
+        pixels = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float64)
+        x, y = np.rint(placements[0].to_frame(pixels)).clip(0, self.frame.size - 1).astype(np.int64).transpose(2, 0, 1)
+        parts: NDArray[np.uint8] = self.segment_frames(frames)[0][y, x]
+        return parts
+
+    def segment_frames(self, frames: Tensor) -> NDArray[np.uint8]:
+        """The part (B, S, S) that each pixel of ``frames`` (B, 3, S, S) uint8 shows, by a segmentation run.
+
+        Raises:
+            ModelError: for any other run.
+        """
+        if self.config.method != "segmentation":
+            raise ModelError(f"a {self.config.method} run does not segment: train with --recipe segmentation-scratch")
+        parts: NDArray[np.uint8] = self.features(frames).argmax(1).to(torch.uint8).numpy()
+        return parts
+
+    def fit(
+        self,
+        images: Sequence[Image],
+        points: ArrayLike,
+        names: Sequence[str] | None = None,
+        *,
+        seed: int = 0,
+        pairs: int = PAIRS,
+    ) -> Head:
+        """Named landmarks from few labelled images: see :meth:`fit_frames`.
 
         Args:
             images: N images of any sizes.
-            points: labels (N, K, 2) in pixels of each image; NaN where not visible.
-            names: of the K landmarks.
+            points: labels (N, J, 2) in pixels of each image; NaN where not visible.
+            names: of the J landmarks.
+            seed: of the warps; only those of a sparse run are fitted under warps.
+            pairs: of warped views to fit to, at least.
 
         Raises:
             ModelError: if images, points and names do not fit together.
@@ -204,19 +272,72 @@ class LandmarkModel:
             raise ModelError(f"{labels.shape[1]} landmarks were given {len(names)} names")
         frames, placements = self.frames_of(images)
         in_frame = np.stack([place.to_frame(p) for place, p in zip(placements, labels, strict=True)])
-        return self.fit_frames(frames, in_frame, names)
+        return self.fit_frames(frames, in_frame, names, seed=seed, pairs=pairs)
 
-    def fit_frames(self, frames: Tensor, points: NDArray[np.float64], names: Sequence[str] | None = None) -> Head:
-        """As :meth:`fit`, from ``frames`` (N, 3, S, S) uint8 and points (N, K, 2) in pixels of the frames."""
-        if self.is_sparse:
-            raise ModelError("named landmarks are fitted on descriptors: train with --recipe dve-smallnet-64")
-        cells = self.network.cells.to_cells(torch.from_numpy(points).float())
-        features = torch.cat([self.features(frames[part]) for part in batches(len(frames))])
+    def fit_frames(
+        self,
+        frames: Tensor,
+        points: NDArray[np.float64],
+        names: Sequence[str] | None = None,
+        *,
+        seed: int = 0,
+        pairs: int = PAIRS,
+    ) -> Head:
+        """Named landmarks from ``frames`` (N, 3, S, S) uint8 with labels (N, J, 2) in pixels of the frames.
+
+        With descriptors they are prototypes (:class:`equimark.regression.PrototypeRegressor`). Those of a sparse
+        run are derived from its own landmarks (:class:`equimark.regression.LinearRegressor`), found on pairs of
+        views of the frames, warped at random as in training (2017, section 4.3): equally many of each frame, and
+        ``pairs`` at least. Labels that a warp takes out of view do not count.
+
+        Raises:
+            ModelError: if a landmark is visible in no image.
+        """
         try:
-            regressor = PrototypeRegressor.fit(features, cells)
+            if self.is_sparse:
+                regressor = self._fit_linear(frames, points, seed, pairs)
+            else:
+                self._need_descriptors()
+                regressor = self._fit_prototypes(frames, points)
         except ValueError as error:
             raise ModelError(str(error)) from None
         return Head(self, regressor, tuple(names) if names is not None else None)
+
+    def _fit_prototypes(self, frames: Tensor, points: NDArray[np.float64]) -> Regressor:
+        cells = self.network.cells.to_cells(torch.from_numpy(points).float())
+        features = torch.cat([self.features(frames[part]) for part in batches(len(frames))])
+        return PrototypeRegressor.fit(features, cells)
+
+    def _fit_linear(self, frames: Tensor, points: NDArray[np.float64], seed: int, pairs: int) -> Regressor:
+        order = torch.arange(len(frames)).repeat(max(1, -(-pairs // len(frames))))
+        generator = torch.Generator().manual_seed(seed)
+        labels = torch.from_numpy(points).float()
+        found, wanted = [], []
+        for part in batches(len(order)):
+            chosen = order[part]
+            shapes, moved = self._look_at_pairs(frames[chosen], labels[chosen], generator)
+            found.append(self.normalise(shapes))
+            wanted.append(self.normalise(moved))
+        return LinearRegressor.fit(torch.cat(found), torch.cat(wanted))
+
+    def _look_at_pairs(self, frames: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The landmarks of a sparse run in both views of warped frames, and where the labels lie there.
+
+        Args:
+            frames: (B, 3, S, S) uint8.
+            labels: (B, J, 2) in pixels of the frames; NaN where not visible.
+            generator: of the warps.
+
+        Returns:
+            Landmarks (2B, K, 2) and labels (2B, J, 2), NaN where not in view, both in cells of the whole frames.
+        """
+        warps = draw_warps(self.config.pairs, len(frames), self.frame.size, generator=generator)
+        drawn, known = warps.views(frames.float() / 255), labels.nan_to_num()
+        views = torch.cat([drawn.source, drawn.target])
+        moved = torch.cat([warps.move_to_source(known), warps.move_to_target(known)])
+        seen = geometry.inside(moved, (views.shape[-2], views.shape[-1])) & ~labels.isnan().any(-1).repeat(2, 1)
+        in_frame = (moved + self.config.pairs.margin).masked_fill(~seen[..., None], torch.nan)
+        return self._landmarks_of_views(views).positions, self.network.cells.to_cells(in_frame)
 
     def _look(self, image: Image) -> tuple[Tensor, Placement]:
         frames, placements = self.frames_of([image])
@@ -228,7 +349,15 @@ class LandmarkModel:
         pixels = np.stack([frame for frame, _ in framed])
         return torch.from_numpy(pixels).movedim(-1, 1), [placement for _, placement in framed]
 
-    def in_image(self, located: matching.Located, placements: Sequence[Placement]) -> Found:
+    def normalise(self, cells: Tensor) -> Tensor:
+        """Positions (..., 2) in cells of a whole frame as normalised coordinates of the frame."""
+        return geometry.normalise(self.network.cells.to_pixels(cells), (self.frame.size, self.frame.size))
+
+    def denormalise(self, points: Tensor) -> Tensor:
+        """Normalised coordinates (..., 2) of the frame as positions in cells."""
+        return self.network.cells.to_cells(geometry.denormalise(points, (self.frame.size, self.frame.size)))
+
+    def in_image(self, located: Located, placements: Sequence[Placement]) -> Found:
         """Positions in cells as positions in the pixels of each image, and their confidence."""
         in_frame = self.network.cells.to_pixels(located.positions).double().numpy()
         points = np.stack([place.to_image(p) for place, p in zip(placements, in_frame, strict=True)])
@@ -236,15 +365,15 @@ class LandmarkModel:
 
 
 class Head:
-    """Named landmarks fitted on a model's descriptors; made by :meth:`LandmarkModel.fit`.
+    """Named landmarks fitted on what a model finds; made by :meth:`LandmarkModel.fit`.
 
     Args:
-        model: the model with its frozen descriptors.
-        regressor: descriptors to landmarks.
+        model: the model, frozen.
+        regressor: its descriptors, or the landmarks of a sparse run, to named landmarks.
         names: of the landmarks.
     """
 
-    def __init__(self, model: LandmarkModel, regressor: PrototypeRegressor, names: tuple[str, ...] | None) -> None:
+    def __init__(self, model: LandmarkModel, regressor: Regressor, names: tuple[str, ...] | None) -> None:
         self.model = model
         self.regressor = regressor
         self.names = names
@@ -255,7 +384,7 @@ class Head:
 
     def detect_framed(self, frames: Tensor, placements: Sequence[Placement]) -> Found:
         """Landmarks (B, K, 2), in image pixels, and their confidence (B, K) in ``frames`` (B, 3, S, S) uint8."""
-        return self.model.in_image(self.regressor.predict(self.model.features(frames)), placements)
+        return self.model.in_image(self._locate(frames), placements)
 
     @property
     def frame(self) -> Frame:
@@ -264,15 +393,24 @@ class Head:
 
     def predict_frames(self, frames: Tensor) -> NDArray[np.float64]:
         """Landmarks (B, K, 2) in pixels of ``frames`` (B, 3, S, S) uint8."""
-        parts = (self.model.features(frames[part]) for part in batches(len(frames)))
-        located = [self.regressor.predict(features).positions for features in parts]
+        located = [self._locate(frames[part]).positions for part in batches(len(frames))]
         return self.model.network.cells.to_pixels(torch.cat(located)).double().numpy()
+
+    def _locate(self, frames: Tensor) -> Located:
+        """Landmarks in ``frames`` (B, 3, S, S) uint8, in cells."""
+        model = self.model
+        if isinstance(self.regressor, PrototypeRegressor):
+            return self.regressor.predict(model.features(frames))
+        found = model.landmarks_of(frames)
+        named = self.regressor.predict(Located(model.normalise(found.positions), found.confidence))
+        return Located(model.denormalise(named.positions), named.confidence)
 
     def save(self, folder: str | Path) -> None:
         """Write ``head.safetensors`` and ``head.yaml``."""
         folder = Path(folder)
         about = {
-            "landmarks": len(self.regressor.prototypes),
+            "kind": self.regressor.kind,
+            "landmarks": self.regressor.landmarks,
             "names": list(self.names) if self.names else None,
             "weights": _fingerprint(self.model.network),
             "frame": self.model.frame.fit,
@@ -291,7 +429,7 @@ class Head:
         folder = Path(folder)
         try:
             about: dict[str, Any] = yaml.safe_load((folder / "head.yaml").read_text(encoding="utf-8"))
-            regressor = PrototypeRegressor(**load_file(folder / "head.safetensors"))
+            regressor = restore(about["kind"], load_file(folder / "head.safetensors"))
             names, weights, fit = about["names"], about["weights"], about["frame"]
         except FileNotFoundError:
             raise CheckpointError(

@@ -1,21 +1,24 @@
-"""Networks: images (B, 3, H, W) in [0, 1] -> features (B, C, h, w)."""
+"""Networks: images (B, 3, H, W) in [0, 1] -> features (B, C, h, w); and the supervised ones of the 2017 supplement."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal, Self, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .geometry import Cells
+from .geometry import Cells, pixel_grid, sample
+
+Padding = Literal["zeros", "reflect", "replicate"]
+SupervisedName = Literal["supervised-smallnet", "supervised-smallnet-plus"]
 
 _MEAN = (0.5084, 0.4224, 0.3769)
 _STD = (0.2599, 0.2371, 0.2323)
 
 
 class Network(nn.Module):
-    """A fully convolutional network that normalises its input and says which pixel a cell describes.
+    """A network that normalises its input and says which pixel a cell of its output describes.
 
     Args:
         body: images to features.
@@ -58,26 +61,168 @@ class SmallNet(Network):
         leak: slope of the ReLUs for negative values; 0.2 in Dense3D and DVE, 0 in the 2017 paper.
         activate_last: batch norm and ReLU after the last convolution too, as the 2017 paper has it.
         vector_length: see :class:`Network`.
+        padding: what the convolutions see beyond the picture; zeros in the papers, by which the network can tell
+            where the border is. ``reflect`` needs images of at least 10 x 10 pixels.
     """
 
     cells = Cells(stride=2, offset=0.5)
+    body: nn.Sequential
 
     def __init__(
-        self, channels: int, *, leak: float = 0.2, activate_last: bool = False, vector_length: float | None = None
+        self,
+        channels: int,
+        *,
+        leak: float = 0.2,
+        activate_last: bool = False,
+        vector_length: float | None = None,
+        padding: Padding = "zeros",
     ) -> None:
-        _check_channels(channels)
-        widths = (3, 20, 48, 64, 80, 256, channels)
-        kernels = (5, 5, 5, 3, 3, 1)
-        dilations = (1, 1, 2, 4, 2, 1)
-        layers: list[nn.Module] = []
-        for i, (kernel, dilation) in enumerate(zip(kernels, dilations, strict=True)):
-            padding = dilation * (kernel - 1) // 2
-            layers.append(nn.Conv2d(widths[i], widths[i + 1], kernel, padding=padding, dilation=dilation))
-            if i < 5 or activate_last:
-                layers += [nn.BatchNorm2d(widths[i + 1]), nn.LeakyReLU(leak, inplace=True)]
-            if i == 0:
-                layers.append(nn.MaxPool2d(2))
+        layers = _smallnet_layers(channels, leak=leak, activate_last=activate_last, padding=padding, poolings=1)
         super().__init__(nn.Sequential(*layers), channels, vector_length)
+        self.leak = leak
+        self.padding = padding
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (B, C, H/2, W/2) of ``images`` (B, 3, H, W) in [0, 1].
+
+        Raises:
+            ValueError: if the images are smaller than what ``reflect`` has to mirror.
+        """
+        height, width = images.shape[-2:]
+        if self.padding == "reflect" and min(height, width) < _SMALLEST_REFLECTED:
+            raise ValueError(
+                f"padding by reflection needs images of at least {_SMALLEST_REFLECTED} x {_SMALLEST_REFLECTED} pixels, "
+                f"got {height} x {width}; choose replicate or zeros"
+            )
+        return super().forward(images)
+
+
+_SMALLEST_REFLECTED = 10  # the third and fourth convolution reach 4 cells beyond the halved map
+
+
+def _smallnet_layers(
+    channels: int, *, leak: float, activate_last: bool, padding: Padding, poolings: int
+) -> list[nn.Module]:
+    """The layers of SmallNet, with 2 x 2 max pooling after each of the first ``poolings`` convolutions."""
+    _check_channels(channels)
+    widths = (3, 20, 48, 64, 80, 256, channels)
+    kernels = (5, 5, 5, 3, 3, 1)
+    dilations = (1, 1, 2, 4, 2, 1)
+    layers: list[nn.Module] = []
+    for i, (kernel, dilation) in enumerate(zip(kernels, dilations, strict=True)):
+        reach = dilation * (kernel - 1) // 2
+        layers.append(
+            nn.Conv2d(widths[i], widths[i + 1], kernel, padding=reach, dilation=dilation, padding_mode=padding)
+        )
+        if i < 5 or activate_last:
+            layers += [nn.BatchNorm2d(widths[i + 1]), nn.LeakyReLU(leak, inplace=True)]
+        if i < poolings:
+            layers.append(nn.MaxPool2d(2))
+    return layers
+
+
+class SupervisedSmallNet(Network):
+    """SmallNet for labelled landmarks: the supervised baselines of 2017 (section 4.3; supplement, section 3).
+
+    The architecture of the unsupervised landmarks (ReLU and batch norm after every convolution) with a fully
+    connected layer to the coordinates. Images (B, 3, S, S) -> landmarks (B, K, 2) in normalised coordinates of the
+    input, (x, y), the centres of its first and last pixels at -1 and +1.
+
+    Args:
+        landmarks: K.
+        input_size: S, the side of the images: 80 for the crops of the main text, 64 for ``plus``.
+        plus: pool after each of the first three convolutions (supplement; "SmallNet+" in DVE) instead of after
+            the first and the last (main text). Either way 2 x 2, of stride 2.
+        channels: of the last convolution; 51 like the unsupervised network of the same comparison, as the paper does
+            not state it.
+    """
+
+    cells = Cells(stride=1, offset=0.0)  # of its input itself
+
+    def __init__(self, landmarks: int, *, input_size: int, plus: bool = False, channels: int = 51) -> None:
+        if landmarks < 1:
+            raise ValueError(f"a supervised network needs at least one landmark, got {landmarks}")
+        side = input_size // (8 if plus else 4)
+        if side < 1:
+            raise ValueError(f"images of {input_size} pixels leave nothing after the poolings")
+        layers = _smallnet_layers(channels, leak=0.0, activate_last=True, padding="zeros", poolings=3 if plus else 1)
+        if not plus:
+            layers.append(nn.MaxPool2d(2))
+        layers += [nn.Flatten(), nn.Linear(channels * side**2, 2 * landmarks), nn.Unflatten(1, (landmarks, 2))]
+        super().__init__(nn.Sequential(*layers), landmarks)
+        self.input_size = input_size
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Landmarks (B, K, 2), normalised coordinates, of ``images`` (B, 3, S, S) in [0, 1].
+
+        Raises:
+            ValueError: if the images have another size than the network was made for.
+        """
+        height, width = images.shape[-2:]
+        if (height, width) != (self.input_size, self.input_size):
+            raise ValueError(
+                f"the fully connected layer was made for images of {self.input_size} x {self.input_size} pixels, "
+                f"got {height} x {width}"
+            )
+        return super().forward(images)
+
+
+class SegmentationNet(SmallNet):
+    """SmallNet that says what each pixel shows (2017, supplement, section 5): images to logits (B, classes, H, W).
+
+    The last convolution becomes the classifier, without batch norm and ReLU: where one logit of a cell must rise, the
+    others must be free to fall. The paper does not say how its maps of half the resolution meet the labels; here the
+    logits are interpolated between the pixels that the cells describe.
+
+    Args:
+        classes: number of labels; 10 in the paper.
+        leak: see :class:`SmallNet`.
+        padding: see :class:`SmallNet`.
+        freeze: the first three convolutions keep their weights, and their batch norm its statistics.
+    """
+
+    cells = Cells(stride=1, offset=0.0)
+
+    def __init__(self, classes: int, *, leak: float = 0.0, padding: Padding = "zeros", freeze: bool = False) -> None:
+        super().__init__(classes, leak=leak, padding=padding)
+        self._frozen = freeze
+        if freeze:
+            _before(self.body, 3).requires_grad_(False).eval()
+
+    @classmethod
+    def from_smallnet(cls, network: SmallNet, classes: int, *, freeze: bool) -> Self:
+        """A copy of a trained ``network``, on the CPU, with a fresh classifier in place of the last convolution.
+
+        Args:
+            network: may have been made for landmarks or for descriptors.
+            classes: number of labels.
+            freeze: the first three convolutions keep their weights, and their batch norm its statistics
+                ("Pretrained" in the supplement's table 3); if not, everything is fine-tuned.
+        """
+        made = cls(classes, leak=network.leak, padding=network.padding, freeze=freeze)
+        _before(made.body, 5).load_state_dict(_before(network.body, 5).state_dict())
+        return made
+
+    def train(self, mode: bool = True) -> Self:
+        """As in torch, but what is frozen stays in evaluation mode."""
+        super().train(mode)
+        if self._frozen:
+            _before(self.body, 3).eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, classes, H, W) of ``images`` (B, 3, H, W) in [0, 1]."""
+        logits = super().forward(images)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # positions need more than half precision
+        pixels = pixel_grid((images.shape[-2], images.shape[-1]), device=images.device)
+        return sample(logits, SmallNet.cells.to_cells(pixels).expand(len(images), -1, -1, -1))
+
+
+def _before(body: nn.Sequential, convolution: int) -> nn.Sequential:
+    """The layers, shared and not copied, that stand before a convolution; the first is 0."""
+    layers = list(body)
+    places = [i for i, layer in enumerate(layers) if isinstance(layer, nn.Conv2d)]
+    return nn.Sequential(*layers[: places[convolution]])
 
 
 class Hourglass(Network):
@@ -146,7 +291,15 @@ def _bottlenecks(width: int, count: int = 4) -> nn.Sequential:
     return nn.Sequential(*(_Bottleneck(width, width) for _ in range(count)))
 
 
-def build_network(name: str, channels: int, *, vector_length: float | None = None, sparse: bool = False) -> Network:
+def build_network(
+    name: str,
+    channels: int,
+    *,
+    vector_length: float | None = None,
+    sparse: bool = False,
+    padding: Padding = "zeros",
+    leak: float | None = None,
+) -> Network:
     """A network by name: ``smallnet`` or ``hourglass``.
 
     Args:
@@ -154,13 +307,33 @@ def build_network(name: str, channels: int, *, vector_length: float | None = Non
         channels: of its features, or the number of landmarks.
         vector_length: to which every feature vector is scaled; raw if absent.
         sparse: SmallNet as in the 2017 paper, plain ReLUs and batch norm + ReLU after every convolution.
+        padding: of SmallNet's convolutions; the hourglass knows zeros alone.
+        leak: slope of SmallNet's ReLUs for negative values, in place of that of its paper.
 
     Raises:
-        ValueError: if there is no network of that name.
+        ValueError: if there is no network of that name, or not with that padding.
     """
     if name == "smallnet":
-        leak, activate_last = (0.0, True) if sparse else (0.2, False)
-        return SmallNet(channels, leak=leak, activate_last=activate_last, vector_length=vector_length)
+        slope = leak if leak is not None else 0.0 if sparse else 0.2
+        return SmallNet(channels, leak=slope, activate_last=sparse, vector_length=vector_length, padding=padding)
     if name == "hourglass":
+        if padding != "zeros":
+            raise ValueError(f"the hourglass pads with zeros; padding {padding!r} is for smallnet")
         return Hourglass(channels, vector_length=vector_length)
     raise ValueError(f"unknown network {name!r}: choose smallnet or hourglass")
+
+
+def build_supervised(name: str, landmarks: int, *, input_size: int) -> SupervisedSmallNet:
+    """A supervised baseline by name: ``supervised-smallnet`` or ``supervised-smallnet-plus``.
+
+    Args:
+        name: of the network.
+        landmarks: number of labelled landmarks.
+        input_size: side of the images.
+
+    Raises:
+        ValueError: if there is no baseline of that name.
+    """
+    if name not in get_args(SupervisedName):
+        raise ValueError(f"unknown network {name!r}: choose {' or '.join(get_args(SupervisedName))}")
+    return SupervisedSmallNet(landmarks, input_size=input_size, plus=name == "supervised-smallnet-plus")

@@ -6,16 +6,23 @@ in target cells. Distances are reported in input pixels: ``stride`` is the numbe
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import geometry
+from . import geometry, thin_plate
+from .geometry import Cells
 from .matching_loss import expected_distance
+from .thin_plate import ThinPlate
 
 Terms = dict[str, Tensor]
+Alignment = Literal["maps", "landmarks"]
+Diversity = Literal["pooled", "overlap"]
 
 DIVERSITY_WEIGHT = 500.0
+APPEARANCE_WEIGHT = 500.0
 _REFERENCE_SIDE = 80.0  # pixels: the crops for which the paper's weight was chosen
 
 
@@ -27,8 +34,10 @@ def sparse_equivariance(
     stride: int = 2,
     gamma: float = DIVERSITY_WEIGHT,
     window: int = 5,
+    alignment: Alignment = "maps",
+    diversity: Diversity = "pooled",
 ) -> Terms:
-    """K landmarks from equivariance (2017, eq. 9): alignment (eq. 6) and diversity (pooled eq. 8).
+    """K landmarks from equivariance (2017, eq. 9): alignment (eq. 6 or 5) and diversity (pooled eq. 8, or eq. 7).
 
     The paper's gamma = 500 acts on the alignment *summed* over landmarks in squared pixels of an *80 px* crop,
     the paper's; alignments in crops of other sizes are brought to that size. With the alignment on a smaller
@@ -40,18 +49,39 @@ def sparse_equivariance(
         target_from_source: (B, h, w, 2) in cells.
         stride: input pixels per cell.
         gamma: weight of the diversity terms.
-        window: side of the sum pooling before the diversity, in cells.
+        window: side of the sum pooling before the pooled diversity, in cells; 1 is eq. 8.
+        alignment: of the heat ``maps`` (eq. 6), which also draws each map together, or of their means alone, the
+            ``landmarks`` (eq. 5).
+        diversity: ``pooled`` (eq. 8 and after), or the ``overlap`` of pairs (eq. 7).
 
     Returns:
         ``alignment`` (mean over landmarks, squared input pixels), ``diversity`` (sum of both images', each
-        between 0 and K - 1), ``total``.
+        between 0 and K - 1 if pooled, between 0 and 1 - 1/K if overlap), ``total``.
     """
     source, target = geometry.spatial_softmax(source_scores), geometry.spatial_softmax(target_scores)
-    alignment = map_alignment(source, target, target_from_source) * stride**2
-    diversity = pooled_diversity(source, window) + pooled_diversity(target, window)
+    align = map_alignment if alignment == "maps" else landmark_alignment
+    misaligned = align(source, target, target_from_source) * stride**2
+    similar = _diversity(source, target, diversity, window)
     to_reference = (_REFERENCE_SIDE / (stride * source.shape[-1])) ** 2
-    total = alignment * (source.shape[1] * to_reference) + gamma * diversity
-    return {"alignment": alignment, "diversity": diversity, "total": total}
+    total = misaligned * (source.shape[1] * to_reference) + gamma * similar
+    return {"alignment": misaligned, "diversity": similar, "total": total}
+
+
+def landmark_alignment(source: Tensor, target: Tensor, target_from_source: Tensor) -> Tensor:
+    """Eq. 5, ``|Phi(x)_r - g(Phi(x')_r)|^2``, mean over landmarks and images, squared cells.
+
+    Args:
+        source: heat maps (B, K, h, w), whose means are the landmarks Phi(x').
+        target: heat maps (B, K, h, w) of x.
+        target_from_source: ``g`` (B, h, w, 2) at the cells; between them it is linear.
+    """
+    moved = _carry(geometry.soft_argmax(source), target_from_source)
+    return (geometry.soft_argmax(target) - moved).square().sum(-1).mean()
+
+
+def _carry(landmarks: Tensor, target_from_source: Tensor) -> Tensor:
+    """Where ``landmarks`` (B, K, 2), in cells, lie in the target by the field (B, h, w, 2): (B, K, 2)."""
+    return geometry.sample(target_from_source.to(landmarks.dtype).movedim(-1, 1), landmarks).mT
 
 
 def map_alignment(source: Tensor, target: Tensor, target_from_source: Tensor) -> Tensor:
@@ -76,14 +106,99 @@ def _with_square(points: Tensor) -> Tensor:
     return torch.cat([points, points.square().sum(-1, keepdim=True)], dim=-1)
 
 
+def _diversity(source: Tensor, target: Tensor, form: Diversity, window: int) -> Tensor:
+    """The sum of both images' diversity terms, of heat maps (B, K, h, w)."""
+    if form == "overlap":
+        return overlap_diversity(source) + overlap_diversity(target)
+    return pooled_diversity(source, window) + pooled_diversity(target, window)
+
+
+def overlap_diversity(heatmaps: Tensor, *, itself: bool = False) -> Tensor:
+    """Eq. 7, ``1/K^2 sum_r sum_r' sum_u p(u | r) p(u | r')`` of ``heatmaps`` (B, K, h, w), mean over images.
+
+    In linear time: a sum over pairs is the square of a sum. The printed sum includes r' = r, but those terms are
+    never zero, while the paper has eq. 7 vanish for disjoint maps; they only reward maps for being blurred. They are
+    left out, unless asked for by ``itself``. Without them, blurred maps overlap little: K uniform maps of N cells
+    by (1 - 1/K) / N, K equal points by 1 - 1/K.
+    """
+    pairs = heatmaps.sum(1).square()
+    if not itself:
+        pairs = pairs - heatmaps.square().sum(1)
+    return pairs.sum((-2, -1)).mean() / heatmaps.shape[1] ** 2
+
+
 def pooled_diversity(heatmaps: Tensor, window: int) -> Tensor:
-    """``K - sum_u max_r`` of the m x m sum-pooled ``heatmaps`` (B, K, h, w) (2017, after eq. 8), mean over images."""
+    """``K - sum_u max_r`` of the m x m sum-pooled ``heatmaps`` (B, K, h, w) (2017, after eq. 8), mean over images.
+
+    The m x m blocks do not overlap. Those at the right and lower border are cut short where the map ends: dropping
+    them would count a landmark there as one that overlaps with all others. A window of 1 gives eq. 8.
+    """
     pooled = F.avg_pool2d(heatmaps, window, ceil_mode=True, divisor_override=1)
     return heatmaps.shape[1] - pooled.amax(1).sum((-2, -1)).mean()
 
 
+def unknown_warp(
+    source_scores: Tensor,
+    target_scores: Tensor,
+    source_images: Tensor,
+    target_images: Tensor,
+    *,
+    cells: Cells,
+    gamma: float = DIVERSITY_WEIGHT,
+    window: int = 5,
+    appearance_weight: float = APPEARANCE_WEIGHT,
+    stiffness: float = 0.01,
+    rigidity: float = 0.1,
+) -> Terms:
+    """K landmarks from pairs whose warp is not known, such as frames of a video (2017, footnote 1).
+
+    The warp g is what the landmarks say it is: the thin-plate spline that takes those of the source to those of the
+    target. It is judged by appearance, ``|x' - x o g|^2``: each source pixel u looks like the target at g(u).
+
+    Args:
+        source_scores: score maps (B, K, h, w) of x'.
+        target_scores: score maps (B, K, h, w) of x.
+        source_images: x' (B, C, H, W) in [0, 1], to compare; they may be smoother than those the network saw.
+        target_images: x (B, C, H, W).
+        cells: which pixel of the images each cell describes.
+        gamma: weight of the diversity terms.
+        window: side of the sum pooling before the diversity, in cells.
+        appearance_weight: squared pixels of misalignment, in an 80 px crop, for which an appearance error of 1 stands.
+        stiffness: of the spline, in normalised coordinates; see :func:`equimark.thin_plate.fit`.
+        rigidity: of the spline.
+
+    Returns:
+        ``appearance`` (mean over the source pixels that g leaves inside), ``inside`` (their share),
+        ``diversity`` (sum of both images'), ``total``.
+    """
+    source, target = geometry.spatial_softmax(source_scores), geometry.spatial_softmax(target_scores)
+    size = (source_images.shape[-2], source_images.shape[-1])
+    ends = [geometry.normalise(cells.to_pixels(geometry.soft_argmax(p)), size) for p in (source, target)]
+    spline = thin_plate.fit(*ends, stiffness=stiffness, rigidity=rigidity)
+    appearance, inside = _appearance(source_images, target_images, spline)
+    diversity = _diversity(source, target, "pooled", window)
+    total = appearance * (source.shape[1] * appearance_weight) + gamma * diversity
+    return {"appearance": appearance, "inside": inside, "diversity": diversity, "total": total}
+
+
+def _appearance(source: Tensor, target: Tensor, spline: ThinPlate) -> tuple[Tensor, Tensor]:
+    """Mean square of ``x' - x o g`` over the pixels that g leaves inside, and their share."""
+    size = (source.shape[-2], source.shape[-1])
+    grid = geometry.pixel_grid(size, device=source.device, dtype=spline.shift.dtype)
+    looked_at = spline(geometry.normalise(grid, size)[None])
+    inside = (looked_at.detach().abs() <= 1).all(-1).to(source.dtype)
+    error = (source - geometry.sample_normalised(target, looked_at)).square().mean(1)
+    return (error * inside).sum() / inside.sum().clamp_min(1), inside.mean()
+
+
 def dense_equivariance(
-    source: Tensor, target: Tensor, target_from_source: Tensor, *, stride: int = 2, power: float = 0.5
+    source: Tensor,
+    target: Tensor,
+    target_from_source: Tensor,
+    *,
+    stride: int = 2,
+    power: float = 0.5,
+    weights: Tensor | None = None,
 ) -> Terms:
     """Dense equivariant labelling (Dense3D; DVE eq. 3): descriptors of a pair match where the warp says.
 
@@ -93,11 +208,13 @@ def dense_equivariance(
         target_from_source: (B, h, w, 2) in cells.
         stride: input pixels per cell.
         power: of the distance; 1 as printed, 0.5 as released.
+        weights: of the source cells (B, h, w), not negative; all alike if absent.
 
     Returns:
         ``matching`` (mean over source cells of the expected distance in pixels to the ``power``), ``total``.
     """
-    matching = _matching(source.flatten(2).mT, target, target_from_source, stride=stride, power=power)
+    described = source.flatten(2).mT
+    matching = _matching(described, target, target_from_source, stride=stride, power=power, weights=weights)
     return {"matching": matching, "total": matching}
 
 
@@ -110,6 +227,7 @@ def descriptor_exchange(
     *,
     stride: int = 2,
     power: float = 0.5,
+    weights: Tensor | None = None,
 ) -> Terms:
     """Descriptor Vector Exchange (DVE eq. 5-6): source descriptors are rebuilt from auxiliary images, then matched.
 
@@ -121,12 +239,13 @@ def descriptor_exchange(
         auxiliaries: indices (B, A) into the pool: the set of each pair.
         stride: input pixels per cell.
         power: of the distance.
+        weights: of the source cells (B, h, w), not negative; all alike if absent.
 
     Returns:
         ``matching``, ``total``, as of :func:`dense_equivariance`.
     """
     rebuilt = exchange(source.flatten(2).mT, pool, auxiliaries)
-    matching = _matching(rebuilt, target, target_from_source, stride=stride, power=power)
+    matching = _matching(rebuilt, target, target_from_source, stride=stride, power=power, weights=weights)
     return {"matching": matching, "total": matching}
 
 
@@ -157,10 +276,13 @@ def next_in_batch(count: int, *, device: torch.device | None = None) -> Tensor:
     return ((torch.arange(count, device=device) + 1) % count)[:, None]
 
 
-def _matching(source: Tensor, target: Tensor, target_from_source: Tensor, *, stride: int, power: float) -> Tensor:
-    size = (target.shape[-2], target.shape[-1])
-    truth = target_from_source.flatten(1, 2)
-    in_cells = expected_distance(source.contiguous(), target.flatten(2).mT.contiguous(), truth, size, power=power)
+def _matching(
+    source: Tensor, target: Tensor, target_from_source: Tensor, *, stride: int, power: float, weights: Tensor | None
+) -> Tensor:
+    size, truth = (target.shape[-2], target.shape[-1]), target_from_source.flatten(1, 2)
+    cells = target.flatten(2).mT.contiguous()
+    flat = None if weights is None else weights.flatten(1)
+    in_cells = expected_distance(source.contiguous(), cells, truth, size, power=power, weights=flat)
     in_pixels: Tensor = in_cells * float(stride) ** power
     return in_pixels
 
@@ -180,7 +302,7 @@ def sparse_health(source_scores: Tensor, alignment: Tensor, target_from_source: 
     """
     landmarks = geometry.soft_argmax(geometry.spatial_softmax(source_scores))
     still = standing_still(landmarks, target_from_source, stride=stride)
-    return {"alignment_share": alignment.detach() / still, "distinct_landmarks": _count_distinct(landmarks * stride)}
+    return {"alignment_share": alignment.detach() / still, "distinct_landmarks": count_distinct(landmarks * stride)}
 
 
 def distinct_landmarks(landmarks: Tensor, *, closer_than: float = 2.0) -> int:
@@ -192,10 +314,10 @@ def distinct_landmarks(landmarks: Tensor, *, closer_than: float = 2.0) -> int:
         landmarks: (B, K, 2) in input pixels.
         closer_than: in input pixels.
     """
-    return int(_count_distinct(landmarks, closer_than))
+    return int(count_distinct(landmarks, closer_than))
 
 
-def _count_distinct(landmarks: Tensor, closer_than: float = 2.0) -> Tensor:
+def count_distinct(landmarks: Tensor, closer_than: float = 2.0) -> Tensor:
     """As :func:`distinct_landmarks`, without waiting for the device."""
     distances = torch.cdist(landmarks, landmarks)
     connected = ((distances < closer_than).float().mean(0) > 0.5).float()
@@ -217,5 +339,5 @@ def standing_still(source_landmarks: Tensor, target_from_source: Tensor, *, stri
         stride: input pixels per cell.
     """
     fixed = source_landmarks.mean(0, keepdim=True).expand_as(source_landmarks)
-    moved = geometry.sample(target_from_source.movedim(-1, 1), fixed).mT
+    moved = _carry(fixed, target_from_source)
     return (fixed - moved).square().sum(-1).mean() * stride**2

@@ -1,6 +1,7 @@
 """The pack: every image of a source brought to a frame, uint8, in one memory-mapped file.
 
-A pack is a folder of ``images.u8`` (N, S, S, 3), ``index.csv``, ``unreadable.csv`` and ``pack.yaml``. Sizes are
+A pack is a folder of ``images.u8`` (N, S, S, 3), ``index.csv``, ``unreadable.csv`` and ``pack.yaml``; where video
+frames have their flow beside them (see :mod:`equimark.flows`), ``flow.f16`` (N, S, S, 2) too. Sizes are
 ``(H, W)`` of the image as stored, after EXIF rotation.
 """
 
@@ -13,10 +14,10 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ import yaml
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from equimark import flows
 from equimark.geometry import Frame, Placement, Size
 from equimark.images import Framed, ImageError, ImageSource, Pixels, Unreadable, open_images, read_framed
 from equimark.progress import progress_bar
@@ -63,6 +65,7 @@ def pack(
     _check_free(out, overwrite)
     with _new_folder(out, len(source) * frame.size**2 * 3) as folder:
         count = _write_images(source, folder, frame, workers, progress)
+        _write_flow(source, folder, frame, count)
         about = {"format": _FORMAT, "count": count, "frame": asdict(frame), "source": source.path.resolve().as_posix()}
         (folder / "pack.yaml").write_text(yaml.safe_dump(about, sort_keys=False), "utf-8")
     return PackedImages.open(out)
@@ -135,6 +138,25 @@ def _write_images(source: ImageSource, folder: Path, frame: Frame, workers: int 
     return count
 
 
+def _write_flow(source: ImageSource, folder: Path, frame: Frame, count: int) -> None:
+    """Writes ``flow.f16`` if there is a flow file beside any image; NaN for those that have none."""
+    index = _read_index(folder / "index.csv", count)
+    places = {name: i for i, name in enumerate(source.names)}
+    found: NDArray[np.float16] | None = None
+    for i, name in enumerate(index.names):
+        data = source.read_beside(places[name], flows.SUFFIX)
+        if data is None:
+            continue
+        if found is None:
+            shape = (count, frame.size, frame.size, 2)
+            found = np.memmap(folder / "flow.f16", np.float16, "w+", shape=shape)
+            found[:] = np.nan
+        try:
+            found[i] = flows.to_frame(flows.read(data), index.size(i), index.placement(i, frame))
+        except flows.FlowError as error:
+            raise ImageError(f"{PurePosixPath(name).with_suffix(flows.SUFFIX)}: {error}") from None
+
+
 @contextmanager
 def _csv(path: Path, *columns: str) -> Iterator[Any]:
     with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
@@ -148,6 +170,14 @@ class _Index(NamedTuple):
     sizes: NDArray[np.int64]  # (N, 2): H, W
     boxes: NDArray[np.float64]  # (N, 4): x0, y0, x1, y1
 
+    def size(self, i: int) -> Size:
+        height, width = self.sizes[i].tolist()
+        return height, width
+
+    def placement(self, i: int, frame: Frame) -> Placement:
+        x0, y0, x1, y1 = self.boxes[i].tolist()
+        return Placement((x0, y0, x1, y1), frame.size)
+
 
 @dataclass(frozen=True, eq=False)
 class PackedImages:
@@ -156,11 +186,18 @@ class PackedImages:
     Args:
         images: (N, S, S, 3) uint8 RGB, not to be written to.
         frame: how the images were brought to S x S.
+        flow: of video frames, (N, S, S, 2): where each pixel goes in the next frame, as a displacement in pixels
+            of the frame; NaN where unknown.
+        points: labels (N, K, 2) in pixels of the frame, NaN where not visible; for supervised training alone.
+        parts: labels (N, S, S) of the pixels, uint8; for segmentation alone.
     """
 
     images: Pixels
     frame: Frame
     _read_index: Callable[[], _Index] = field(repr=False)
+    flow: NDArray[np.floating] | None = field(default=None, repr=False)
+    points: NDArray[np.floating] | None = field(default=None, repr=False)
+    parts: NDArray[np.uint8] | None = field(default=None, repr=False)
 
     @classmethod
     def open(cls, folder: str | Path) -> PackedImages:
@@ -181,7 +218,10 @@ class PackedImages:
                 f"{math.prod(shape)}: the pack is not complete; copy or make it again"
             )
         images = np.memmap(folder / "images.u8", np.uint8, "r", shape=shape)
-        return cls(images, frame, partial(_read_index, folder / "index.csv", count))
+        flow = None
+        if (folder / "flow.f16").is_file():
+            flow = np.memmap(folder / "flow.f16", np.float16, "r", shape=(*shape[:3], 2))
+        return cls(images, frame, partial(_read_index, folder / "index.csv", count), flow)
 
     @classmethod
     def from_array(cls, images: Pixels, names: Sequence[str] | None = None, frame: Frame | None = None) -> PackedImages:
@@ -227,15 +267,56 @@ class PackedImages:
         folders = [name.split("/", 1)[0] for name in self.names if "/" in name]
         return folders if len(folders) == len(self) and len(set(folders)) > 1 else None
 
+    @cached_property
+    def folders(self) -> list[str]:
+        """Folder of each image's name: the frames of one video, or the images of one subject, share theirs."""
+        return [str(PurePosixPath(name).parent) for name in self.names]
+
+    def with_labels(
+        self,
+        *,
+        flow: NDArray[np.floating] | None = None,
+        points: NDArray[np.floating] | None = None,
+        parts: NDArray[np.uint8] | None = None,
+    ) -> PackedImages:
+        """The same images with what is known of them: see the arguments of the class.
+
+        Raises:
+            ImageError: if the shapes do not fit the images.
+        """
+        shape = self.images.shape[:3]
+        if flow is not None and flow.shape != (*shape, 2):
+            raise ImageError(f"the flow of these images has shape {(*shape, 2)}, got {flow.shape}")
+        if points is not None and (points.ndim != 3 or len(points) != shape[0] or points.shape[2] != 2):
+            raise ImageError(f"the points of these images have shape ({shape[0]}, K, 2), got {points.shape}")
+        if parts is not None and (parts.shape != shape or parts.dtype != np.uint8):
+            raise ImageError(f"the parts of these images are {shape} uint8, got {parts.shape} {parts.dtype}")
+        return replace(self, flow=flow, points=points, parts=parts)
+
+    def select(self, rows: ArrayLike) -> PackedImages:
+        """The images of these rows alone, copied into memory."""
+        chosen = np.asarray(rows, np.intp)
+
+        def take(values: NDArray[Any] | None) -> NDArray[Any] | None:
+            return None if values is None else np.ascontiguousarray(values[chosen])
+
+        index = _Index([self.names[i] for i in chosen], self._index.sizes[chosen], self._index.boxes[chosen])
+        return PackedImages(
+            np.ascontiguousarray(self.images[chosen]),
+            self.frame,
+            lambda: index,
+            take(self.flow),
+            take(self.points),
+            take(self.parts),
+        )
+
     def placement(self, index: int) -> Placement:
         """Where the frame lies in the pixels of the image as stored."""
-        x0, y0, x1, y1 = self._index.boxes[index].tolist()
-        return Placement((x0, y0, x1, y1), self.frame.size)
+        return self._index.placement(index, self.frame)
 
     def image_size(self, index: int) -> Size:
         """(H, W) of the image as stored, after EXIF rotation."""
-        height, width = self._index.sizes[index].tolist()
-        return height, width
+        return self._index.size(index)
 
     def smaller_than(self, side: int) -> int:
         """How many images have a side of fewer than ``side`` pixels as stored, and so were enlarged."""

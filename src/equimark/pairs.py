@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from kornia import enhance
@@ -48,9 +49,13 @@ class PhotometricSpec:
 NO_CHANGE = PhotometricSpec(0, 0, 0, 0, 0)
 
 
+Partner = Literal["itself", "next", "folder"]
+Motion = Literal["none", "flow", "unknown"]
+
+
 @dataclass(frozen=True)
 class PairSpec:
-    """How a frame becomes a pair of views.
+    """How images become pairs of views.
 
     Args:
         margin: pixels cropped from each side of the frame after warping, so that the border of a view
@@ -58,16 +63,30 @@ class PairSpec:
         first: the warp g1 of both views.
         second: the further warp g2 of the source view.
         photometric: drawn independently for each view.
+        partner: what the target view shows: the source's image ``itself``; the ``next`` image of its folder, as in
+            a video; another image of its ``folder``, as of one subject under several lights.
+        gap: how many images further the ``next`` one is.
+        motion: between the image and its partner: ``none``, they are registered; the ``flow`` that is given with
+            the images; ``unknown``, for the objective that fits it.
     """
 
     margin: int = 15
     first: WarpSpec = field(default_factory=lambda: warps.PRESETS["dve"][0])
     second: WarpSpec = field(default_factory=lambda: warps.PRESETS["dve"][1])
     photometric: PhotometricSpec = PhotometricSpec()
+    partner: Partner = "itself"
+    gap: int = 1
+    motion: Motion = "none"
 
     def __post_init__(self) -> None:
-        if self.margin < 0:
-            raise ValueError(f"margin must not be negative, got {self.margin}")
+        if self.margin < 0 or self.gap < 1:
+            raise ValueError(f"margin must not be negative and gap at least 1, got {self.margin} and {self.gap}")
+        if self.motion == "flow" and (self.partner, self.gap) != ("next", 1):
+            raise ValueError("motion: flow leads to the next frame, so it needs partner: next and gap: 1")
+        if self.motion == "flow" and not self.first.is_identity:
+            raise ValueError("motion: flow needs a first warp that does nothing; let the second warp bend the source")
+        if self.motion == "unknown" and self.partner == "itself":
+            raise ValueError("motion: unknown needs another image: partner: next, or partner: folder")
 
     def crop_size(self, frame_size: int) -> int:
         """Side of the views of a frame of ``frame_size`` pixels.
@@ -86,19 +105,23 @@ class PairSpec:
 
 @dataclass(frozen=True)
 class PairBatch:
-    """Two views of each image.
+    """Two views of each image, or of an image and its partner.
 
     Args:
         source: ``I o g1 o g2`` (B, 3, h, w) in [0, 1].
-        target: ``I o g1`` (B, 3, h, w).
+        target: ``I o g1``, or ``J o g1`` of the partner J (B, 3, h, w).
         target_from_source: where each source pixel lies in the target, in target pixels (B, h, w, 2).
-        valid: whether that position lies inside the target (B, h, w).
+        valid: whether that position is known and lies inside the target (B, h, w).
+        pool: views (P, 3, h, w) of further images, from which auxiliaries are taken; the sources if absent.
+        auxiliaries: indices (B, A) into the pool: the auxiliary images of each pair; none if absent.
     """
 
     source: Tensor
     target: Tensor
     target_from_source: Tensor
     valid: Tensor
+    pool: Tensor | None = None
+    auxiliaries: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.source)
@@ -113,25 +136,44 @@ class WarpPair:
     frame_size: int
     margin: int
 
-    def views(self, images: Tensor) -> PairBatch:
-        """Both views of frames ``images`` (B, C, S, S), each resampled once, without photometric change."""
-        size = (self.frame_size, self.frame_size)
-        side = self.frame_size - 2 * self.margin
-        table = self.first.tabulate()
-        crop = geometry.pixel_grid((side, side), device=images.device) + self.margin
-        target_points = geometry.normalise(crop, size)[None]
+    def views(self, images: Tensor, partners: Tensor | None = None, flow: Tensor | None = None) -> PairBatch:
+        """Both views of frames ``images`` (B, C, S, S), each resampled once, without photometric change.
+
+        Args:
+            images: shown by the source views, and by the target views if there are no partners.
+            partners: (B, C, S, S), shown by the target views.
+            flow: displacements (B, 2, S, S) in frame pixels from the images to their partners, NaN where unknown;
+                the first warp must then do nothing. A source pixel with unknown flow is not ``valid`` and is
+                taken to stand still.
+        """
+        size, side = (self.frame_size, self.frame_size), self.frame_size - 2 * self.margin
+        table, target_points = self.first.tabulate(), self._crop()
         source_points = self.second(target_points)
 
-        def look(points: Tensor) -> Tensor:
-            return geometry.sample(images, geometry.denormalise(table(points), size))
+        def look(shown: Tensor, points: Tensor) -> Tensor:
+            return geometry.sample(shown, geometry.denormalise(table(points), size))
 
-        correspondence = geometry.denormalise(source_points, size) - self.margin
+        in_frame = geometry.denormalise(source_points, size)
+        moved = torch.zeros_like(in_frame) if flow is None else geometry.sample_nearest(flow, in_frame).movedim(1, -1)
+        known = moved.isfinite().all(-1)
+        correspondence = in_frame + moved.nan_to_num() - self.margin
         return PairBatch(
-            source=look(source_points),
-            target=look(target_points),
+            source=look(images, source_points),
+            target=look(images if partners is None else partners, target_points),
             target_from_source=correspondence,
-            valid=geometry.inside(correspondence, (side, side)),
+            valid=geometry.inside(correspondence, (side, side)) & known,
         )
+
+    def source_positions(self) -> Tensor:
+        """Frame pixels (B, s, s, 2) that the source view shows."""
+        seen = self.first.tabulate()(self.second(self._crop()))
+        return geometry.denormalise(seen, (self.frame_size, self.frame_size))
+
+    def _crop(self) -> Tensor:
+        """Normalised positions (1, s, s, 2), in the frame, of the pixels that the margin leaves."""
+        side = self.frame_size - 2 * self.margin
+        crop = geometry.pixel_grid((side, side), device=self.first.shift.device) + self.margin
+        return self._from_frame(crop)[None]
 
     def move_to_target(self, points: Tensor) -> Tensor:
         """Where frame pixels ``points`` (B, K, 2) lie in the target view, in its pixels; solved to < 0.01 px."""
@@ -157,14 +199,20 @@ def draw_warps(spec: PairSpec, count: int, frame_size: int, *, generator: torch.
 
 
 def make_pairs(
-    frames: Tensor, spec: PairSpec, *, warp_generator: torch.Generator, photometric_generator: torch.Generator
+    frames: Tensor,
+    spec: PairSpec,
+    *,
+    warp_generator: torch.Generator,
+    photometric_generator: torch.Generator,
+    partners: Tensor | None = None,
+    flow: Tensor | None = None,
 ) -> PairBatch:
-    """Pairs of ``frames`` (B, 3, S, S) uint8, made on the frames' device."""
-    images = frames.float() / 255
-    pair = draw_warps(spec, len(images), images.shape[-1], generator=warp_generator).views(images)
+    """Pairs of ``frames`` (B, 3, S, S) uint8, made on the frames' device; see :meth:`WarpPair.views`."""
+    drawn = draw_warps(spec, len(frames), frames.shape[-1], generator=warp_generator)
+    pair = drawn.views(frames.float() / 255, None if partners is None else partners.float() / 255, flow)
     both = torch.cat([pair.source, pair.target])
     source, target = change_photometry(both, spec.photometric, generator=photometric_generator).chunk(2)
-    return PairBatch(source, target, pair.target_from_source, pair.valid)
+    return replace(pair, source=source, target=target)
 
 
 def change_photometry(images: Tensor, spec: PhotometricSpec, *, generator: torch.Generator) -> Tensor:

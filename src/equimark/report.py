@@ -19,16 +19,15 @@ from torch import Tensor
 from . import checkpoint, detection, geometry, matching, plots
 from .checkpoint import Checkpoint
 from .config import RunConfig
+from .health import STANDING_STILL, diagnose
 from .matching import Located
 from .model import LandmarkModel, ModelError
 from .packs import PackedImages
 from .page import Page
 from .pairs import PairBatch, WarpPair, make_pairs
-from .training import generator
+from .sampling import generator
 from .warps import Warp
 
-COLLAPSED = 0.7  # share of the landmarks that must be distinct
-STANDING_STILL = 0.7  # share of the alignment that landmarks score which ignore the image
 ROTATIONS = (-50, -30, 0, 30, 50)  # degrees, as in the 2017 paper
 _MATCHED_POINTS = 12
 _CANDIDATES = 24  # source points are chosen from at most that many rows and columns of cells
@@ -66,6 +65,9 @@ def write_run_report(run: Path, images: PackedImages | None, *, seed: int = 0) -
             "images. Write it again with some: equimark report RUN --images IMAGES",
         )
         return page.write(run)
+    if kept.config.is_supervised:
+        supervised_section(page, model, images, seed=seed)
+        return page.write(run)
     pairs_section(page, model, images, seed=seed)
     if model.is_sparse:
         sparse_section(page, model, images, seed=seed)
@@ -83,15 +85,18 @@ def _describe(kept: Checkpoint) -> str:
         "dense": f"a descriptor of {channels} numbers for every place, learned by matching an image with its own warp",
         "dve": f"a descriptor of {channels} numbers for every place, learned by matching an image with its own warp "
         "through the descriptors of another image, so that equal parts of different individuals get equal descriptors",
+        "supervised": f"{channels} labelled landmarks, for comparison with what needs no labels",
+        "segmentation": f"{channels} labelled parts, for comparison with what needs no labels",
     }[config.method]
-    return f"Learned from {kept.data.count:,} images without any label, in {kept.step:,} steps: {what}."
+    label = "with their labels" if config.is_supervised else "without any label"
+    return f"Learned from {kept.data.count:,} images {label}, in {kept.step:,} steps: {what}."
 
 
 def numbers_section(page: Page, kept: Checkpoint, entries: Sequence[Mapping[str, float]]) -> None:
     """What the run is, its numbers with their meaning, and warnings about what went wrong."""
     config = kept.config
     page.section("The run in numbers")
-    for warning in warnings_of(config, entries):
+    for warning in diagnose(config, entries):
         page.warning(warning)
     if entries:
         page.numbers(_numbers(config, entries))
@@ -125,6 +130,9 @@ def _numbers(config: RunConfig, entries: Sequence[Mapping[str, float]]) -> list[
             ),
             pace,
         ]
+    if config.is_supervised:
+        name = "regression" if config.method == "supervised" else "cross_entropy"
+        return [("Loss", f"{last[name]:.3g}", f"{name.replace('_', ' ')}; at the start {first[name]:.3g}"), pace]
     power = config.objective.power
     pixels = last["matching"] ** (1 / power)
     return [
@@ -146,29 +154,6 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def warnings_of(config: RunConfig, entries: Sequence[Mapping[str, float]]) -> list[str]:
-    """What is wrong with a run according to its log, each with the remedy."""
-    if not entries:
-        return ["There is no log of this run, so nothing can be said about how training went."]
-    if config.method != "sparse":
-        return []
-    last, count, gamma = entries[-1], config.network.channels, config.objective.gamma
-    found = []
-    if last["distinct_landmarks"] < COLLAPSED * count:
-        found.append(
-            f"Only {last['distinct_landmarks']:.0f} of {count} landmarks are distinct: the others collapsed onto the "
-            f"same places. Train longer; if that does not help, raise the weight of the diversity "
-            f"(--objective.gamma, now {gamma:g})."
-        )
-    if last["alignment_share"] > STANDING_STILL:
-        found.append(
-            f"The landmarks stand still in the frame instead of moving with the image (alignment is "
-            f"{last['alignment_share']:.2f} of what motionless landmarks score). Train longer; if that does not help, "
-            f"lower the weight of the diversity (--objective.gamma, now {gamma:g})."
-        )
-    return found
-
-
 def curves_section(page: Page, config: RunConfig, entries: Sequence[Mapping[str, float]], *, label: str = "") -> None:
     """The loss and its terms over the steps."""
     page.section(_titled("How training went", label))
@@ -184,6 +169,18 @@ def curves_section(page: Page, config: RunConfig, entries: Sequence[Mapping[str,
             "than the loss, which mixes alignment and diversity."
         )
     page.figure(_named("curves", label), figure, caption)
+
+
+def supervised_section(page: Page, model: LandmarkModel, images: PackedImages, *, seed: int = 0) -> None:
+    """What a run with labels says of images."""
+    page.section("What it finds")
+    frames = _choose(images, 12, seed)
+    pictures = _pictures(frames)
+    if model.config.method == "segmentation":
+        page.figure("parts", plots.label_maps(pictures, model.segment_frames(frames)), "A colour for each part.")
+        return
+    found = model.network.cells.to_pixels(model.landmarks_of(frames).positions).double().numpy()
+    page.figure("landmarks", plots.landmarks(pictures, found), "The landmarks of each image.")
 
 
 def pairs_section(page: Page, model: LandmarkModel, images: PackedImages, *, seed: int = 0, label: str = "") -> None:

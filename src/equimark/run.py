@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from . import checkpoint, training
 from .checkpoint import CheckpointError
 from .config import ConfigError, RunConfig, load_recipe, make_config, to_mapping
-from .images import open_images
+from .health import diagnose
+from .images import ImageError, decode_labels, frame_labels, open_images
+from .landmarks import LandmarkTable, match_images
 from .model import LandmarkModel
-from .networks import Network
+from .networks import Network, SegmentationNet, SmallNet
 from .packs import PackedImages, is_pack, pack
 
 PACK_FOLDER = "pack"
@@ -43,6 +45,11 @@ class Run:
         """The trained model."""
         return LandmarkModel.load(self.folder)
 
+    @property
+    def warnings(self) -> list[str]:
+        """What is wrong with what was learned, by the log, and what to change."""
+        return diagnose(checkpoint.read_config(self.folder), checkpoint.read_log(self.folder))
+
     def images(self, elsewhere: str | Path | None = None, *, most: int = 200) -> PackedImages | None:
         """Images to look at: those of the training, if they are still where they were, or some from ``elsewhere``."""
         own = (self.folder / PACK_FOLDER, Path(checkpoint.load(self.folder).data.source))
@@ -61,12 +68,14 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     start_from: str | Path | None = None,
+    labels: LandmarkTable | None = None,
+    parts: str | Path | None = None,
     device: str = "auto",
     tracker: str | None = None,
     progress: bool = True,
     **settings: Any,
 ) -> Run:
-    """Learn from unlabelled images.
+    """Learn from unlabelled images; or, for comparison, with labels.
 
     Args:
         images: a folder, a .zip, a list of paths, a pack, or frames (N, S, S, 3) uint8.
@@ -76,6 +85,8 @@ def train(
         resume: go on with the run in ``out``.
         overwrite: replace the run in ``out``.
         start_from: a run whose weights to start from (unlabelled fine-tuning).
+        labels: landmarks of a supervised run's images; only those that have a row are used.
+        parts: folder of a segmentation's label images, named like the images: the value of a pixel is its part.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         tracker: of Accelerate to log to as well, for example ``tensorboard``.
         progress: show progress bars.
@@ -89,8 +100,13 @@ def train(
         raise ConfigError("--resume goes on with a run and --overwrite replaces it: give one of them")
     _check_out(folder, resume=resume, overwrite=overwrite)
     config = _choose_config(recipe, method, settings, folder if resume else None, start_from)
-    initial = _initial_network(start_from, config) if start_from is not None and not resume else None
     packed, source = _pack(images, folder, config, resume=resume, progress=progress)
+    packed = _with_labels(packed, config, labels, parts)
+    if packed.points is not None and config.method == "supervised":
+        config = replace(config, network=replace(config.network, channels=packed.points.shape[1]))
+    initial = None
+    if start_from is not None:
+        config, initial = _start_from(checkpoint.load(Path(start_from)), config)
     training.check(packed, config, device)
     if overwrite:  # only now: what cannot be trained must not cost the run that stands there
         _remove_run(folder, packed)
@@ -102,7 +118,7 @@ def train(
         folder,
         source=source,
         resume=resume,
-        initial=initial,
+        initial=None if resume else initial,
         device=device,
         tracker=tracker,
         progress=progress,
@@ -161,14 +177,64 @@ def _choose_config(
     return make_config(base, settings)
 
 
-def _initial_network(start_from: str | Path, config: RunConfig) -> Network:
-    earlier = checkpoint.load(Path(start_from))
-    if (earlier.config.network, earlier.config.method == "sparse") != (config.network, config.method == "sparse"):
-        raise ConfigError(
-            f"{start_from} has another network ({earlier.config.method}: {earlier.config.network}) than the new run "
-            f"({config.method}: {config.network}): leave out --recipe to fine-tune it as it is"
+def _start_from(earlier: checkpoint.Checkpoint, config: RunConfig) -> tuple[RunConfig, Network]:
+    """The network of an earlier run for a new one: as it is, or its convolutions for a segmentation.
+
+    Raises:
+        ConfigError: if the new run has another network.
+    """
+    old, new = earlier.config, config
+    if new.method == "segmentation" and isinstance(earlier.network, SmallNet) and old.method != "segmentation":
+        padding, leak = earlier.network.padding, earlier.network.leak
+        spec = replace(new.network, padding=padding, leak=leak)
+        return replace(new, network=spec), SegmentationNet.from_smallnet(
+            earlier.network, spec.channels, freeze=spec.freeze
         )
-    return earlier.network
+    kind = "sparse" if old.method == "sparse" else "dense"
+    if old.network != new.network or kind != ("sparse" if new.method == "sparse" else "dense"):
+        raise ConfigError(
+            f"the run to start from has another network ({old.method}: {old.network}) than the new run "
+            f"({new.method}: {new.network}): leave out --recipe to fine-tune it as it is"
+        )
+    return config, earlier.network
+
+
+def _with_labels(
+    packed: PackedImages, config: RunConfig, labels: LandmarkTable | None, parts: str | Path | None
+) -> PackedImages:
+    """The images that are labelled, with their labels in pixels of the frame."""
+    if not config.is_supervised:
+        if labels is not None or parts is not None:
+            raise ConfigError(f"method: {config.method} learns without labels; use fit to name landmarks afterwards")
+        return packed
+    if labels is not None:
+        rows = match_images(labels, packed.names)
+        points = [packed.placement(row).to_frame(own) for row, own in zip(rows.tolist(), labels.points, strict=True)]
+        return packed.select(rows).with_labels(points=np.stack(points))
+    return packed if parts is None else packed.with_labels(parts=_read_parts(packed, Path(parts)))
+
+
+def _read_parts(packed: PackedImages, folder: Path) -> NDArray[np.uint8]:
+    """Label images of the same names, brought to the frame: (N, S, S).
+
+    Raises:
+        ImageError: if one is missing, or differs in size from its image.
+    """
+    source = open_images(folder)
+    places = {PurePosixPath(name).with_suffix("").as_posix(): i for i, name in enumerate(source.names)}
+    framed = []
+    for row, name in enumerate(packed.names):
+        place = places.get(PurePosixPath(name).with_suffix("").as_posix())
+        if place is None:
+            raise ImageError(f"{folder} holds no label image for {name}; it must have the same name")
+        try:
+            labels = decode_labels(source.read(place))
+        except ImageError as error:
+            raise ImageError(f"{source.names[place]}: {error}") from None
+        if labels.shape != packed.image_size(row):
+            raise ImageError(f"the label image of {name} has another size ({labels.shape[::-1]}) than the image")
+        framed.append(frame_labels(labels, packed.placement(row)))
+    return np.stack(framed)
 
 
 def _pack(images: Images, folder: Path, config: RunConfig, *, resume: bool, progress: bool) -> tuple[PackedImages, str]:

@@ -1,7 +1,7 @@
 """Training: the loop, what it logs, and how it stops and goes on.
 
-All randomness is a function of (seed, source of randomness, step, process): a run that is stopped and
-resumed repeats an uninterrupted one exactly, without any generator's state having to be kept.
+Batches are functions of the seed and the step (see :mod:`equimark.sampling`): a run that is stopped and resumed
+repeats an uninterrupted one exactly.
 """
 
 from __future__ import annotations
@@ -11,31 +11,27 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from torch import Tensor, nn
+from torch import nn
 
-from . import checkpoint, geometry, objectives
+from . import checkpoint
 from .checkpoint import CheckpointError, DataIdentity
 from .config import ConfigError, OptimiserSpec, RunConfig, differing_keys
 from .files import write_text
-from .geometry import Cells
+from .methods import compute_terms
 from .networks import Network
 from .objectives import Terms
 from .packs import PackedImages
-from .pairs import PairBatch, make_pairs
 from .progress import progress_bar
-
-Stream = Literal["weights", "order", "warps", "photometric"]
-_STREAMS: tuple[Stream, ...] = ("weights", "order", "warps", "photometric")
+from .sampling import Sampler, find_sources, generator
 
 
 class TrainingError(RuntimeError):
@@ -46,33 +42,11 @@ class Interrupted(TrainingError):
     """Training stopped by a signal, after saving its state."""
 
 
-def generator(
-    seed: int, stream: Stream, step: int = 0, *, process: int = 0, device: torch.device | str = "cpu"
-) -> torch.Generator:
-    """The generator of one source of randomness at one step."""
-    key = np.random.SeedSequence([seed, _STREAMS.index(stream), step, process])
-    return torch.Generator(device).manual_seed(int(key.generate_state(1, np.uint64)[0] >> 1))
-
-
 def fresh_network(config: RunConfig) -> Network:
     """The network of ``config`` with the initial weights of its seed; torch's global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.set_rng_state(generator(config.seed, "weights").get_state())
         return checkpoint.build(config)
-
-
-def batch_indices(config: RunConfig, images: int, step: int) -> Tensor:
-    """Images (B,) of the batch of ``step`` (from 0): consecutive parts of one seeded permutation after another."""
-    places = torch.arange(step * config.batch_size, (step + 1) * config.batch_size)
-    epochs = (places // images).tolist()
-    return torch.stack(
-        [_permutation(config.seed, e, images)[p] for e, p in zip(epochs, (places % images).tolist(), strict=True)]
-    )
-
-
-@lru_cache(maxsize=4)
-def _permutation(seed: int, epoch: int, images: int) -> Tensor:
-    return torch.randperm(images, generator=generator(seed, "order", epoch))
 
 
 def learning_rate(spec: OptimiserSpec, progress: float) -> float:
@@ -98,31 +72,6 @@ def make_optimiser(network: nn.Module, spec: OptimiserSpec) -> torch.optim.Adam:
     rest = [p for p in network.parameters() if id(p) not in chosen]
     groups = [{"params": rest, "lr": spec.lr}, {"params": biases, "lr": spec.bias_lr or spec.lr}]
     return torch.optim.Adam(groups, lr=spec.lr, weight_decay=spec.weight_decay, amsgrad=spec.amsgrad)
-
-
-def compute_terms(network: nn.Module, pairs: PairBatch, config: RunConfig, cells: Cells) -> Terms:
-    """The named terms of the objective on a batch of pairs."""
-    source, target = network(torch.cat([pairs.source, pairs.target])).float().chunk(2)
-    at_cells = cells_correspondence(pairs, cells, (source.shape[-2], source.shape[-1]))
-    spec, stride = config.objective, cells.stride
-    if config.method == "sparse":
-        terms = objectives.sparse_equivariance(
-            source, target, at_cells, stride=stride, gamma=spec.gamma, window=spec.window
-        )
-        return terms | objectives.sparse_health(source, terms["alignment"], at_cells, stride=stride)
-    if config.method == "dense":
-        return objectives.dense_equivariance(source, target, at_cells, stride=stride, power=spec.power)
-    auxiliaries = objectives.next_in_batch(len(source), device=source.device)
-    return objectives.descriptor_exchange(
-        source, target, at_cells, source, auxiliaries, stride=stride, power=spec.power
-    )
-
-
-def cells_correspondence(pairs: PairBatch, cells: Cells, size: tuple[int, int]) -> Tensor:
-    """Where the source's cells lie in the target, in target cells (B, h, w, 2)."""
-    field = pairs.target_from_source.movedim(-1, 1)
-    centres = cells.centres(size, device=field.device).expand(len(field), -1, -1, -1)
-    return cells.to_cells(geometry.sample(field, centres).movedim(1, -1))
 
 
 def identify(images: PackedImages, source: str) -> DataIdentity:
@@ -219,72 +168,127 @@ def train(
     """
     torch.set_flush_denormal(True)  # matching probabilities underflow; denormal operands are many times slower
     check(images, config, device)
-    data = identify(images, source)
     config = replace(config, steps=config.resolve_steps(len(images)))
-    accelerator = _accelerator(config, device, out if tracker else None, tracker)
-    network = initial if initial is not None else fresh_network(config)
-    cells = network.cells
-    network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    model, optimiser = accelerator.prepare(network, make_optimiser(network, config.optimiser))
-    start = _resume(accelerator, config, data, out) if resume else _begin(config, data, out)
+    work = _Work.begin(images, config, out, identify(images, source), initial, device=device, tracker=tracker)
+    start = _resume(work) if resume else _start(work)
     log = _Log.open(out / checkpoint.LOG_FILE, start)
-    base_rates = [config.optimiser.lr, config.optimiser.bias_lr or config.optimiser.lr]
-
-    def save(step: int) -> None:
-        _check_weights(network, step)
-        checkpoint.save_state(out, step, lambda folder: _write_state(accelerator, folder, config, data))
-        checkpoint.save_model(out, accelerator.unwrap_model(model), step=step, data=data)
-
     if start == 0 and initial is not None:
-        save(0)  # or else resuming a run that stops early would begin with fresh weights
+        work.save(0)  # or else resuming a run that stops early would begin with fresh weights
     elif start == config.steps:
-        checkpoint.save_model(out, accelerator.unwrap_model(model), step=start, data=data)  # a kill came between
+        work.save_model(start)  # a kill came between
     assert config.steps is not None
     with (
+        closing(work),
         _signals() as stopped_by,
         progress_bar("training", config.steps, start=start, unit=None, shown=progress) as advance,
     ):
         for step in range(start + 1, config.steps + 1):
-            factor = learning_rate(config.optimiser, (step - 1) / config.steps)
-            for group, base in zip(optimiser.param_groups, base_rates, strict=True):
-                group["lr"] = base * factor
-            frames = images.batch(batch_indices(config, len(images), step - 1)).to(accelerator.device)
-            # Accelerate casts inside the network alone; the objective is computed in single precision.
-            terms = compute_terms(model, _pairs(frames, config, step), config, cells)
-            optimiser.zero_grad()
-            accelerator.backward(terms["total"])
-            optimiser.step()
-            log.add(step, terms)
+            log.add(step, work.take_step(step))
             stopping = bool(stopped_by)  # asked once: a signal that comes later is for the next step, which saves
-            last = step == config.steps or stopping
-            if last or step % config.log_every == 0 or step % config.save_every == 0:
-                entry = log.flush(pairs=config.batch_size, lr=base_rates[0] * factor)
-                if entry and tracker:
-                    accelerator.log({k: v for k, v in entry.items() if k != "step"}, step=step)
-                advance(note=_note(entry))
-            else:
-                advance()
-            if last or step % config.save_every == 0:
-                save(step)
+            saving = stopping or step == config.steps or step % config.save_every == 0
+            entry = None
+            if saving or step % config.log_every == 0:
+                entry = log.flush(pairs=config.batch_size, lr=work.rates[0])
+                work.track(entry)
+            advance(note=_note(entry))
+            if saving:
+                work.save(step)
             if on_step:
                 on_step(step)
             if stopping:
                 raise Interrupted(f"stopped at step {step} of {config.steps} by {stopped_by[0]}; go on with --resume")
-    if tracker:
-        accelerator.end_training()
+
+
+@dataclass
+class _Work:
+    """What a run works with.
+
+    Args:
+        config: of the run, its number of steps known.
+        out: folder of the run.
+        data: which images these are.
+        accelerator: of the device.
+        network: as it was made, and ``model``: as the accelerator has wrapped it.
+        optimiser: its groups' learning rates are set anew in every step.
+        sampler: of the batches.
+        tracked: whether to log to a tracker.
+    """
+
+    config: RunConfig
+    out: Path
+    data: DataIdentity
+    accelerator: Accelerator
+    network: Network
+    model: nn.Module
+    optimiser: torch.optim.Optimizer
+    sampler: Sampler
+    tracked: bool
+
+    @classmethod
+    def begin(
+        cls,
+        images: PackedImages,
+        config: RunConfig,
+        out: Path,
+        data: DataIdentity,
+        initial: Network | None,
+        *,
+        device: str,
+        tracker: str | None,
+    ) -> _Work:
+        accelerator = _accelerator(config, device, out if tracker else None, tracker)
+        network = initial if initial is not None else fresh_network(config)
+        network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        model, optimiser = accelerator.prepare(network, make_optimiser(network, config.optimiser))
+        sampler = Sampler(images, config, accelerator.device)
+        return cls(config, out, data, accelerator, network, model, optimiser, sampler, tracker is not None)
+
+    @property
+    def rates(self) -> list[float]:
+        """Learning rates of the groups of parameters."""
+        return [float(group["lr"]) for group in self.optimiser.param_groups]
+
+    def take_step(self, step: int) -> Terms:
+        """Move the weights once; the terms of the step, still on the device."""
+        assert self.config.steps is not None
+        spec = self.config.optimiser
+        factor = learning_rate(spec, (step - 1) / self.config.steps)
+        for group, base in zip(self.optimiser.param_groups, (spec.lr, spec.bias_lr or spec.lr), strict=True):
+            group["lr"] = base * factor
+        # Accelerate casts inside the network alone; the objective is computed in single precision.
+        terms = compute_terms(self.model, self.sampler.batch(step), self.config, self.network.cells)
+        self.optimiser.zero_grad()
+        self.accelerator.backward(terms["total"])
+        self.optimiser.step()
+        return terms
+
+    def track(self, entry: dict[str, Any] | None) -> None:
+        """Send a line of the log to the tracker, if there is one."""
+        if entry and self.tracked:
+            self.accelerator.log({k: v for k, v in entry.items() if k != "step"}, step=entry["step"])
+
+    def close(self) -> None:
+        """Let the tracker write what it holds."""
+        if self.tracked:
+            self.accelerator.end_training()
+
+    def save(self, step: int) -> None:
+        """Keep what is needed to go on, and the model."""
+        _check_weights(self.network, step)
+        checkpoint.save_state(self.out, step, self._write_state)
+        self.save_model(step)
+
+    def save_model(self, step: int) -> None:
+        """Keep the model alone."""
+        checkpoint.save_model(self.out, self.accelerator.unwrap_model(self.model), step=step, data=self.data)
+
+    def _write_state(self, folder: Path) -> None:
+        self.accelerator.save_state(str(folder), safe_serialization=True)
+        write_text(folder / "data.json", json.dumps(vars(self.data)))
 
 
 def _note(entry: dict[str, Any] | None) -> str | None:
     return f"loss {entry['loss']:.4g}, {entry['pairs_per_second']:.0f} pairs/s" if entry else None
-
-
-def _pairs(frames: Tensor, config: RunConfig, step: int) -> PairBatch:
-    return make_pairs(
-        frames,
-        config.pairs,
-        warp_generator=generator(config.seed, "warps", step, device=frames.device),
-        photometric_generator=generator(config.seed, "photometric", step, device=frames.device),
-    )
 
 
 def check(images: PackedImages, config: RunConfig, device: str) -> None:
@@ -303,9 +307,11 @@ def check(images: PackedImages, config: RunConfig, device: str) -> None:
             f"the pack's frames are {images.frame.size} px wide and the recipe's {config.frame.size} px: pack the "
             f"images again with --size {config.frame.size}, or train on the images themselves"
         )
-    needed = 2 if config.method == "dve" else 1
-    if len(images) < needed:
-        raise ConfigError(f"{config.method} needs at least {needed} images, got {len(images)}")
+    find_sources(images, config)
+    if config.method == "supervised" and images.points is None:
+        raise ConfigError("a supervised run needs the landmarks of its images: give a landmark file with --landmarks")
+    if config.method == "segmentation" and images.parts is None:
+        raise ConfigError("a segmentation run needs the parts of its images: give a folder of label images, --parts")
 
 
 def _check_weights(network: nn.Module, step: int) -> None:
@@ -330,16 +336,16 @@ def _accelerator(config: RunConfig, device: str, folder: Path | None, tracker: s
     return accelerator
 
 
-def _begin(config: RunConfig, data: DataIdentity, out: Path) -> int:
-    if (out / checkpoint.CONFIG_FILE).exists():
-        raise CheckpointError(f"{out} already holds a run: go on with --resume, or replace it with --overwrite")
-    checkpoint.write_config(out, config)
+def _start(work: _Work) -> int:
+    if (work.out / checkpoint.CONFIG_FILE).exists():
+        raise CheckpointError(f"{work.out} already holds a run: go on with --resume, or replace it with --overwrite")
+    checkpoint.write_config(work.out, work.config)
     return 0
 
 
-def _resume(accelerator: Accelerator, config: RunConfig, data: DataIdentity, out: Path) -> int:
-    earlier = checkpoint.read_config(out)
-    if changed := differing_keys(earlier, config):
+def _resume(work: _Work) -> int:
+    out, data = work.out, work.data
+    if changed := differing_keys(checkpoint.read_config(out), work.config):
         raise CheckpointError(
             f"{out} was started with another configuration ({'; '.join(changed)}): resume with the same, "
             "or start a new run from its weights with --from"
@@ -359,15 +365,10 @@ def _resume(accelerator: Accelerator, config: RunConfig, data: DataIdentity, out
             f"{data.source}): resume with the same, or fine-tune on these with --from"
         )
     try:
-        accelerator.load_state(str(folder))
+        work.accelerator.load_state(str(folder))
     except Exception as error:
         raise CheckpointError(damaged.format(error)) from error
     return step
-
-
-def _write_state(accelerator: Accelerator, folder: Path, config: RunConfig, data: DataIdentity) -> None:
-    accelerator.save_state(str(folder), safe_serialization=True)
-    write_text(folder / "data.json", json.dumps(vars(data)))
 
 
 @contextmanager

@@ -53,6 +53,11 @@ class WarpSpec:
         if min(deviations) < 0 or self.grid < 1:
             raise ValueError(f"standard deviations must not be negative and grid at least 1, got {self}")
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether every warp drawn leaves all points where they are."""
+        return self.bend == self.extra_bend == self.rotation == self.translation == self.scale == 0
+
     def milder(self, factor: float) -> WarpSpec:
         """The same warp with its bending scaled by ``factor``; the similarity is unchanged."""
         return replace(self, bend=self.bend * factor, extra_bend=self.extra_bend * factor)

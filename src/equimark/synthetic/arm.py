@@ -86,11 +86,15 @@ class Arm:
         return labels
 
 
-def arm(count: int, *, seed: int = 0, size: int = 90) -> Arm:
-    """The first ``count`` frames, of ``size`` x ``size`` pixels, of the video numbered ``seed``."""
+def arm(count: int, *, seed: int = 0, size: int = 90, speed: float = 1.0) -> Arm:
+    """The first ``count`` frames, of ``size`` x ``size`` pixels, of the video numbered ``seed``.
+
+    At ``speed`` 1 the arm moves by a fraction of a pixel from frame to frame, as before a camera; more of it makes
+    fewer frames show more poses.
+    """
     rng = np.random.default_rng(seed)
     segments = tuple(_draw_segment(rng, k) for k in range(len(NAMES)))
-    poses = _poses(_angles(rng, count))
+    poses = _poses(_angles(rng, count, speed))
     fine = size * SUPERSAMPLING
     points = Canvas(fine).grid().reshape(-1, 2)
     wall = (0.62 + 0.0012 * points @ np.array([[1.0], [-1.5]])) * np.array([1.0, 0.99, 0.95])
@@ -120,12 +124,12 @@ def _draw_segment(rng: np.random.Generator, k: int) -> Segment:
     return Segment(np.array(bones, float), colour, waves)
 
 
-def _angles(rng: np.random.Generator, count: int) -> Floats:
+def _angles(rng: np.random.Generator, count: int, speed: float) -> Floats:
     """Smooth angles (N, 5) of the moving segments from upright: each a sum of three slow waves."""
     weights = np.array([0.5, 0.3, 0.2])
     frequency = 2 * np.pi / rng.uniform(*PERIODS, (len(SWINGS), 3))
     phase = rng.uniform(0, 2 * np.pi, (len(SWINGS), 3))
-    angles: Floats = SWINGS * (np.sin(np.arange(count)[:, None, None] * frequency + phase) @ weights)
+    angles: Floats = SWINGS * (np.sin(speed * np.arange(count)[:, None, None] * frequency + phase) @ weights)
     return angles
 
 

@@ -1,0 +1,75 @@
+"""What a run's log says about its health: the ways in which learning without labels fails, and what helps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .config import RunConfig
+
+STANDING_STILL = 0.8  # share of the alignment that landmarks score which ignore the image
+
+_RECENT = 5  # lines of the log
+_CELL_PIXELS = 2  # of all networks whose features are matched
+
+
+def diagnose(config: RunConfig, log: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Warnings about a run whose landmarks or descriptors are of no use, each with what to change.
+
+    Args:
+        config: of the run.
+        log: its lines, oldest first.
+    """
+    if not log:
+        return ["there is no log of this run, so nothing can be said about how training went"]
+    recent = log[-_RECENT:]
+
+    def mean(name: str) -> float:
+        return float(np.mean([entry[name] for entry in recent if name in entry] or [np.nan]))
+
+    if config.method == "sparse":
+        return _diagnose_landmarks(config, mean("distinct_landmarks"), mean("alignment_share"))
+    return [] if config.is_supervised else _diagnose_descriptors(config, mean("matching"))
+
+
+def _diagnose_landmarks(config: RunConfig, distinct: float, share: float) -> list[str]:
+    warnings = []
+    wanted = config.network.channels
+    if distinct < wanted - 0.5:
+        warnings.append(
+            f"only {distinct:.0f} of {wanted} landmarks are distinct, the others coincide: train longer, raise "
+            f"--objective.gamma (now {config.objective.gamma:g}) or ask for fewer with --network.channels"
+        )
+    if share > STANDING_STILL:  # never where the motion is unknown, and so the share
+        way_out = "" if config.network.padding == "reflect" else ", set --network.padding reflect"
+        warnings.append(
+            f"the landmarks hardly follow the image: they are {share:.2f} as far off as landmarks that stand still in "
+            f"the frame. Train longer{way_out} or lower --objective.gamma (now {config.objective.gamma:g})"
+        )
+    return warnings
+
+
+def _diagnose_descriptors(config: RunConfig, matching: float) -> list[str]:
+    chance = chance_matching(config.pairs.crop_size(config.frame.size), config.objective.power)
+    if not matching > 0.9 * chance:
+        return []
+    return [
+        f"the descriptors do not tell places apart: their matching term is {matching:.3g}, and descriptors that are "
+        f"alike everywhere have {chance:.3g}. Train longer, or lower --optimiser.lr (now {config.optimiser.lr:g})"
+    ]
+
+
+def chance_matching(side: int, power: float) -> float:
+    """The matching term of constant descriptors: the mean distance between two places in a view, to a power.
+
+    Args:
+        side: of the view, in pixels.
+        power: of the distance.
+    """
+    axis = np.arange(0, side, _CELL_PIXELS, dtype=np.float64)
+    count = len(axis)
+    apart, often = axis, np.where(axis > 0, 2.0, 1.0) * (count - np.arange(count)) / count**2
+    distances = np.hypot(apart[:, None], apart[None, :]) ** power
+    return float(often @ distances @ often)

@@ -1,0 +1,281 @@
+"""From images to the batches of a run: which images a step takes, with whom they are paired, how they are warped.
+
+All randomness is a function of (seed, source of randomness, step, process): any step's batch can be made again
+without those before it, and no generator's state has to be kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from . import geometry
+from .config import ConfigError, RunConfig
+from .objectives import next_in_batch
+from .packs import PackedImages
+from .pairs import PairBatch, change_photometry, draw_warps, make_pairs
+
+Stream = Literal["weights", "order", "warps", "photometric", "partners", "auxiliaries"]
+_STREAMS: tuple[Stream, ...] = ("weights", "order", "warps", "photometric", "partners", "auxiliaries")
+Rows = NDArray[np.int64]
+
+
+def generator(
+    seed: int, stream: Stream, step: int = 0, *, process: int = 0, device: torch.device | str = "cpu"
+) -> torch.Generator:
+    """The generator of one source of randomness at one step."""
+    key = np.random.SeedSequence([seed, _STREAMS.index(stream), step, process])
+    return torch.Generator(device).manual_seed(int(key.generate_state(1, np.uint64)[0] >> 1))
+
+
+@dataclass(frozen=True)
+class LabelledBatch:
+    """Warped views of labelled images.
+
+    Args:
+        images: (B, 3, h, w) in [0, 1].
+        points: (B, K, 2) in pixels of the views, NaN where not visible; if the images have points.
+        parts: (B, h, w) label of every pixel; if the images have parts.
+    """
+
+    images: Tensor
+    points: Tensor | None
+    parts: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+Batch = PairBatch | LabelledBatch
+
+
+class Sampler:
+    """The batches of a run.
+
+    Args:
+        images: to draw from.
+        config: of the run.
+        device: on which views are made.
+
+    Raises:
+        ConfigError: if the images lack what ``config`` needs: folders, neighbours, flow, labels.
+    """
+
+    def __init__(self, images: PackedImages, config: RunConfig, device: torch.device | str = "cpu") -> None:
+        self.images = images
+        self.config = config
+        self.device = torch.device(device)
+        self.sources = find_sources(images, config)
+        self._classes = _find_classes(images, self.sources) if config.sampling != "shuffled" else None
+        self._orders: dict[tuple[int, int], Rows] = {}
+
+    def rows(self, step: int) -> Rows:
+        """Images (B,) of the batch of ``step`` (from 1); every image is seen once before any is seen again.
+
+        ``sampling`` ``shuffled``: consecutive parts of one seeded permutation after another; ``proportional``: of
+        permutations in which the classes are spread evenly, so that each batch has the share of each class that all
+        images have; ``balanced``: the classes take turns, each with permutations of its own.
+        """
+        size = self.config.batch_size
+        places = range((step - 1) * size, step * size)
+        if self.config.sampling != "balanced":
+            return self.sources[[self._in_turn(place) for place in places]]
+        assert self._classes is not None
+        count = int(self._classes.max()) + 1
+        rounds = ((place // count, self._shuffled(count, place // count, stream=1)[place % count]) for place in places)
+        return self.sources[[self._member(int(kind), turn) for turn, kind in rounds]]
+
+    def _in_turn(self, place: int) -> int:
+        epoch, place = divmod(place, len(self.sources))
+        return int(self._shuffled(len(self.sources), epoch, classes=self._classes)[place])
+
+    def _member(self, kind: int, turn: int) -> int:
+        """The image that class ``kind`` gives when its turn comes for the ``turn``-th time."""
+        members = np.flatnonzero(self._classes == kind)
+        epoch, place = divmod(turn, len(members))
+        return int(members[self._shuffled(len(members), epoch, stream=2 + kind)[place]])
+
+    def _shuffled(self, count: int, epoch: int, *, stream: int = 0, classes: Rows | None = None) -> Rows:
+        """The permutation of ``count`` things in an epoch; those of the latest epochs are kept."""
+        key = (stream, epoch)
+        if key not in self._orders:
+            self._orders.pop((stream, epoch - 2), None)
+            order = generator(self.config.seed, "order", epoch, process=stream)
+            shuffled = torch.randperm(count, generator=order).numpy()
+            self._orders[key] = shuffled if classes is None else _spread(shuffled, classes, order)
+        return self._orders[key]
+
+    def batch(self, step: int) -> Batch:
+        """The batch of ``step`` (from 1): pairs, or labelled views for a supervised run."""
+        rows = self.rows(step)
+        return self._labelled(rows, step) if self.config.is_supervised else self._pairs(rows, step)
+
+    def _pairs(self, rows: Rows, step: int) -> PairBatch:
+        spec = self.config.pairs
+        partners = None if spec.partner == "itself" else self._frames(self._partners(rows, step))
+        flow = self._flow(rows) if spec.motion == "flow" else None
+        count, pool = len(rows), self.config.objective.pool if self.config.method == "dve" else 0
+        frames = self._frames(rows)
+        if not pool:
+            return self._with_auxiliaries(self._make(frames, step, partners, flow), step)
+        further = torch.randint(len(self.images), (pool,), generator=generator(self.config.seed, "auxiliaries", step))
+        views = self._make(self._frames(further.numpy()), step, first=count).source
+        return self._with_auxiliaries(replace(self._make(frames, step, partners, flow), pool=views), step)
+
+    def _make(
+        self, frames: Tensor, step: int, partners: Tensor | None = None, flow: Tensor | None = None, *, first: int = 0
+    ) -> PairBatch:
+        """Pairs of ``frames``; ``first`` keeps the randomness of images beside the pairs apart from theirs."""
+        seed = self.config.seed
+        return make_pairs(
+            frames,
+            self.config.pairs,
+            warp_generator=generator(seed, "warps", step, process=first, device=self.device),
+            photometric_generator=generator(seed, "photometric", step, process=first, device=self.device),
+            partners=partners,
+            flow=flow,
+        )
+
+    def _with_auxiliaries(self, pairs: PairBatch, step: int) -> PairBatch:
+        if self.config.method != "dve":
+            return pairs
+        chosen = choose_auxiliaries(
+            len(pairs),
+            self.config.objective.auxiliaries,
+            pool=self.config.objective.pool,
+            generator=generator(self.config.seed, "auxiliaries", step, process=1),
+        )
+        return replace(pairs, auxiliaries=chosen.to(self.device))
+
+    def _frames(self, rows: Rows) -> Tensor:
+        return self.images.batch(rows).to(self.device)
+
+    def _flow(self, rows: Rows) -> Tensor:
+        assert self.images.flow is not None
+        return torch.from_numpy(self.images.flow[rows].astype(np.float32)).movedim(-1, 1).to(self.device)
+
+    def _partners(self, rows: Rows, step: int) -> Rows:
+        spec = self.config.pairs
+        if spec.partner == "next":
+            return rows + spec.gap
+        draws = torch.rand(len(rows), generator=generator(self.config.seed, "partners", step)).numpy()
+        return np.array([self._other(row, draw) for row, draw in zip(rows, draws, strict=True)], np.int64)
+
+    def _other(self, row: int, draw: float) -> int:
+        """Another image of the same folder, by a number in [0, 1)."""
+        members = self._members[self.images.folders[row]]
+        place = members.index(row)
+        return members[(place + 1 + int(draw * (len(members) - 1))) % len(members)]
+
+    @cached_property
+    def _members(self) -> dict[str, list[int]]:
+        members: dict[str, list[int]] = {}
+        for row, folder in enumerate(self.images.folders):
+            members.setdefault(folder, []).append(row)
+        return members
+
+    def _labelled(self, rows: Rows, step: int) -> LabelledBatch:
+        seed, frames = self.config.seed, self._frames(rows).float() / 255
+        warps = generator(seed, "warps", step, device=self.device)
+        drawn = draw_warps(self.config.pairs, len(rows), frames.shape[-1], generator=warps)
+        seen = drawn.source_positions()
+        views = geometry.sample(frames, seen)
+        photometric = generator(seed, "photometric", step, device=self.device)
+        views = change_photometry(views, self.config.pairs.photometric, generator=photometric)
+        points, parts = self.images.points, self.images.parts
+        return LabelledBatch(
+            views,
+            None if points is None else drawn.move_to_source(torch.from_numpy(points[rows]).float().to(self.device)),
+            None if parts is None else _show_parts(torch.from_numpy(parts[rows]).to(self.device), seen),
+        )
+
+
+def _show_parts(parts: Tensor, seen: Tensor) -> Tensor:
+    """Labels (B, h, w) that views show of ``parts`` (B, S, S), looking at frame pixels ``seen`` (B, h, w, 2)."""
+    return geometry.sample_nearest(parts[:, None], seen)[:, 0].long()
+
+
+def choose_auxiliaries(
+    count: int, auxiliaries: int | Literal["all"], *, pool: int = 0, generator: torch.Generator
+) -> Tensor:
+    """Indices (B, A) of the auxiliary images of ``count`` pairs (DVE section 3.4).
+
+    One auxiliary from the batch is the next image of the batch, as in the released code. Several are drawn at
+    random without repetition; from the batch, a pair's own image is never among them. ``all`` are all others.
+
+    Args:
+        count: of pairs.
+        auxiliaries: of each pair.
+        pool: size of a separate pool to draw from; 0 draws from the batch.
+        generator: of the draw.
+
+    Raises:
+        ValueError: if there are not as many images to draw from.
+    """
+    others = pool or count - 1
+    wanted = others if auxiliaries == "all" else auxiliaries
+    if not 1 <= wanted <= others:
+        raise ValueError(
+            f"cannot take {wanted} auxiliary images of each pair from {others}: use a larger batch or pool"
+        )
+    if pool:
+        return torch.rand(count, pool, generator=generator).argsort(1)[:, :wanted]
+    if wanted == 1:
+        return next_in_batch(count)
+    further = torch.rand(count, others, generator=generator).argsort(1)[:, :wanted] + 1
+    return (torch.arange(count)[:, None] + further) % count
+
+
+def find_sources(images: PackedImages, config: RunConfig) -> Rows:
+    """Rows of the images that have a partner, and a flow where one is needed.
+
+    Raises:
+        ConfigError: if there are too few for the run's method.
+    """
+    spec = config.pairs
+    rows = np.arange(len(images))
+    if spec.partner == "next":
+        folders = np.array(images.folders)
+        rows = rows[: -spec.gap][folders[: -spec.gap] == folders[spec.gap :]] if spec.gap < len(images) else rows[:0]
+    elif spec.partner == "folder":
+        _, folder, members = np.unique(images.folders, return_inverse=True, return_counts=True)
+        rows = rows[members[folder] > 1]
+    if spec.motion == "flow":
+        if images.flow is None:
+            raise ConfigError("these pairs need the flow of each frame: put frame.flo (Middlebury) beside frame.png")
+        rows = np.array([row for row in rows.tolist() if np.isfinite(images.flow[row, ::4, ::4]).any()], np.int64)
+    needed = 2 if config.method == "dve" else 1
+    if len(rows) < needed:
+        raise ConfigError(f"{config.method} needs at least {needed} images{_partner_hint(config)}, got {len(rows)}")
+    return rows
+
+
+def _partner_hint(config: RunConfig) -> str:
+    return {
+        "itself": "",
+        "next": " with a next one in their folder (the frames of a video, in the order of their names)",
+        "folder": " with another one in their folder (a folder for each subject)",
+    }[config.pairs.partner]
+
+
+def _find_classes(images: PackedImages, sources: Rows) -> Rows:
+    if images.classes is None:
+        raise ConfigError("sampling by class needs the images in folders, one for each class")
+    kinds: Rows = np.unique(np.array(images.classes)[sources], return_inverse=True)[1].astype(np.int64)
+    return kinds
+
+
+def _spread(shuffled: Rows, classes: Rows, order: torch.Generator) -> Rows:
+    """The permutation ``shuffled`` rearranged so that the members of each class lie at equal distances."""
+    offsets = torch.rand(int(classes.max()) + 1, generator=order, dtype=torch.float64).numpy()
+    kinds, places = classes[shuffled], np.empty(len(shuffled))
+    for kind, offset in enumerate(offsets):
+        own = kinds == kind
+        places[own] = (np.arange(own.sum()) + offset) / max(1, own.sum())
+    return shuffled[np.argsort(places, kind="stable")]

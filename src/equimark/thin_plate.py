@@ -1,0 +1,82 @@
+"""Thin-plate splines through given points: the smoothest warp that takes one set of landmarks to another.
+
+    g(p) = p + sum_k U(|p - c_k|) w_k + A p + t,        U(r) = r^2 log r^2
+
+The warps of :mod:`equimark.warps` draw their weights at random; here they are solved for. A fit can be
+differentiated with respect to both sets of landmarks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MOST_RIGIDITY = 0.1
+
+
+@dataclass(frozen=True)
+class ThinPlate:
+    """A batch of splines, in the coordinates of the points they were fitted to.
+
+    Args:
+        centres: control points ``c`` (B, K, 2).
+        weights: kernel weights ``w`` (B, K, 2).
+        linear: ``1 + A`` (B, 2, 2), applied as ``linear @ p``.
+        shift: ``t`` (B, 2).
+    """
+
+    centres: Tensor
+    weights: Tensor
+    linear: Tensor
+    shift: Tensor
+
+    def __call__(self, points: Tensor) -> Tensor:
+        """``g(p)`` of ``points`` (B, ..., 2) or, the same for all, (1, ..., 2): (B, ..., 2)."""
+        flat = points.flatten(1, -2)
+        moved = _kernels(flat, self.centres) @ self.weights + flat @ self.linear.mT + self.shift[:, None]
+        return moved.reshape(len(self.centres), *points.shape[1:])
+
+
+def fit(source: Tensor, target: Tensor, *, stiffness: float = 0.0, rigidity: float = 0.0) -> ThinPlate:
+    """The splines that take ``source`` (B, K, 2) to ``target`` (B, K, 2), from the bordered system
+
+        (U + stiffness) w + [c 1] a = target - source,        [c 1]^T w = rigidity (A; 0)
+
+    At rigidity 0 this is the textbook's spline: affine maps are recovered exactly at any stiffness, and at
+    stiffness 0 it passes through its control points. Rigidity prefers the least departure of the linear part from
+    the identity; a fit then exists for any landmarks: one alone gives a translation.
+
+    Args:
+        source: control points, in coordinates of about [-1, 1], to which the two constants refer.
+        target: where they go.
+        stiffness: added to the diagonal of the kernels: by how much landmarks may be missed for less bending. Above
+            0, landmarks may coincide.
+        rigidity: from 0 to 0.1. Above 0 (and stiffness too), landmarks may lie on one line, or be fewer than three.
+
+    Raises:
+        ValueError: for fewer than three landmarks without rigidity, and for constants out of range.
+    """
+    if stiffness < 0 or not 0 <= rigidity <= MOST_RIGIDITY:
+        raise ValueError(f"stiffness={stiffness} must not be negative, rigidity={rigidity} not leave [0, 0.1]")
+    count = source.shape[1]
+    if count < 3 and not rigidity:
+        raise ValueError(f"a thin-plate spline without rigidity needs at least 3 landmarks, got {count}")
+    one = torch.eye(count, device=source.device, dtype=source.dtype)
+    affine = F.pad(source, (0, 1), value=1.0)  # (B, K, 3)
+    penalty = source.new_tensor([-rigidity, -rigidity, 0.0]).diag().expand(len(source), 3, 3)
+    upper = torch.cat([_kernels(source, source) + stiffness * one, affine], dim=2)
+    system = torch.cat([upper, torch.cat([affine.mT, penalty], dim=2)], dim=1)
+    solution = torch.linalg.solve(system, F.pad(target - source, (0, 0, 0, 3)))
+    weights, linear, shift = solution[:, :count], solution[:, count:-1], solution[:, -1]
+    return ThinPlate(source, weights, linear.mT + one.new_tensor([[1.0, 0.0], [0.0, 1.0]]), shift)
+
+
+def _kernels(points: Tensor, centres: Tensor) -> Tensor:
+    """``U(|p - c_k|)`` (B, N, K) of ``points`` (B, N, 2) and ``centres`` (B, K, 2)."""
+    apart = [points[..., None, i] - centres[:, None, :, i] for i in range(2)]
+    squared = apart[0].square() + apart[1].square()
+    # A kernel at its own centre has value and slope 0; the plain logarithm would make the slope NaN.
+    return squared * squared.clamp_min(torch.finfo(squared.dtype).tiny).log()
