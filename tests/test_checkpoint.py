@@ -55,7 +55,7 @@ def test_channels_last_weights_are_saved_plain(tmp_path: Path) -> None:
 def test_config_file_holds_every_key(tmp_path: Path) -> None:
     checkpoint.write_config(tmp_path, CONFIG)
     content = yaml.safe_load((tmp_path / "config.yaml").read_text())
-    assert content["network"] == {"name": "smallnet", "channels": 4, "vector_length": None}
+    assert content["network"] == vars(CONFIG.network)
     assert checkpoint.read_config(tmp_path) == CONFIG
 
 

@@ -514,9 +514,19 @@ def test_fit_with_labels_beside_the_images(command: Command, dve_run: Run, photo
     assert "from 16 labelled images" in " ".join(out.split())
 
 
-def test_fit_that_cannot_work(command: Command, dve_run: Run, sparse_run: Run, photos: Path, tmp_path: Path) -> None:
+def test_landmarks_named_by_those_of_a_sparse_run(
+    command: Command, sparse_run: Run, photos: Path, tmp_path: Path
+) -> None:
+    head = tmp_path / "head"
+    labels = ("--landmarks", photos / "landmarks.csv")
+    assert command("fit", sparse_run.folder, *labels, "--out", head, "--quiet")[0] == 0
+    found = ("--head", head, "--out", tmp_path / "found.csv", "--quiet")
+    assert command("detect", sparse_run.folder, photos, *found)[0] == 0
+    assert landmarks.read(tmp_path / "found.csv").points.shape == (16, 5, 2)
+
+
+def test_fit_that_cannot_work(command: Command, dve_run: Run, photos: Path, tmp_path: Path) -> None:
     rest = ("--out", tmp_path / "head", "--quiet", "--landmarks")
-    fails(command("fit", sparse_run.folder, *rest, photos / "landmarks.csv"), 1, "fitted on descriptors")
     fails(command("fit", dve_run.folder, *rest, tmp_path / "none.csv"), 1, "none.csv", "no such landmark file")
     (tmp_path / "bad.csv").write_text("image,x0,y0\n000000.png,one,2\n")
     fails(command("fit", dve_run.folder, *rest, tmp_path / "bad.csv"), 1, "bad.csv, line 2", "'one'")

@@ -294,8 +294,7 @@ def test_compiles_for_gpus_that_are_not_here(name, capability, tmp_path, monkeyp
     integers = dict.fromkeys(("count", "cells", "width"), "i32")
     signature = {n: "constexpr" if n in constants else integers.get(n, "*fp32") for n in kernel.arg_names}
     source = ASTSource(kernel, signature, constants)
-    options = {"num_warps": 4, "num_stages": 2}
-    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=matching_kernel._OPTIONS)
     assert compiled.metadata.shared <= 48 * 1024
     assert "mma" not in compiled.asm["ptx"]  # tensor cores would round single precision to 10 bits
     assert "atom" not in compiled.asm["ptx"]

@@ -433,7 +433,7 @@ def test_weights_that_are_not_finite_are_not_saved(
 
 
 def test_full_disk_while_saving(packed: PackedImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_state = training._write_state
+    write_state = training._Work._write_state
     calls = itertools.count(1)
 
     def fill_up(*arguments: Any) -> None:
@@ -441,7 +441,7 @@ def test_full_disk_while_saving(packed: PackedImages, tmp_path: Path, monkeypatc
         if next(calls) == 2:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(training, "_write_state", fill_up)
+    monkeypatch.setattr(training._Work, "_write_state", fill_up)
     with pytest.raises(CheckpointError, match=r"No space left on device; the last saved state is kept"):
         go(packed, tiny(steps=20), tmp_path)
     monkeypatch.undo()

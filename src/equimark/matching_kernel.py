@@ -30,6 +30,7 @@ from torch.autograd.function import once_differentiable
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
 MOST_CHANNELS = 128  # with more, a tile of descriptors takes more registers than a program has
 _TILE = 32  # cells: with 64, products in full single precision spill their registers to memory
+_OPTIONS = {"num_warps": 4, "num_stages": 2, "enable_fp_fusion": True}  # Triton 3.10 changes the last one's default
 
 
 def streaming_expected_distance(
@@ -121,7 +122,7 @@ class _Launch:
     def __call__(self, kernel: Any, rows: int, *tensors: Tensor) -> None:
         grid = (self.batch * triton.cdiv(rows, _TILE),)
         with torch.cuda.device_of(tensors[0]):  # type: ignore[no-untyped-call]  # Triton starts them on the current one
-            kernel[grid](*tensors, self.count, self.cells, self.width, **self.constants, num_warps=4, num_stages=2)
+            kernel[grid](*tensors, self.count, self.cells, self.width, **self.constants, **_OPTIONS)
 
 
 # ---- kernels: u are source cells, v target cells, both of one image; names in capitals are fixed at compilation

@@ -503,7 +503,7 @@ def _draw_crosses(ax: Axes, points: Points, colours: Colours) -> None:
 
 
 def _faded(image: Image) -> Image:
-    """An image on which colours show: nearly grey, and bright."""
+    """An image on which colours show: half grey, and bright."""
     return np.asarray(0.3 * image + 0.3 * image.mean(-1, keepdims=True) + 0.4 * 255, np.uint8)
 
 

@@ -100,13 +100,13 @@ def train(
         raise ConfigError("--resume goes on with a run and --overwrite replaces it: give one of them")
     _check_out(folder, resume=resume, overwrite=overwrite)
     config = _choose_config(recipe, method, settings, folder if resume else None, start_from)
-    packed, source = _pack(images, folder, config, resume=resume, progress=progress)
-    packed = _with_labels(packed, config, labels, parts)
-    if packed.points is not None and config.method == "supervised":
-        config = replace(config, network=replace(config.network, channels=packed.points.shape[1]))
+    if labels is not None and config.method == "supervised":
+        config = replace(config, network=replace(config.network, channels=labels.points.shape[1]))
     initial = None
     if start_from is not None:
         config, initial = _start_from(checkpoint.load(Path(start_from)), config)
+    packed, source = _pack(images, folder, config, resume=resume, progress=progress)
+    packed = _with_labels(packed, config, labels, parts)
     training.check(packed, config, device)
     if overwrite:  # only now: what cannot be trained must not cost the run that stands there
         _remove_run(folder, packed)

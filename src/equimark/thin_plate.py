@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MOST_RIGIDITY = 0.1
+_MOST_RIGIDITY = 0.1
 
 
 @dataclass(frozen=True)
@@ -52,26 +52,29 @@ def fit(source: Tensor, target: Tensor, *, stiffness: float = 0.0, rigidity: flo
     Args:
         source: control points, in coordinates of about [-1, 1], to which the two constants refer.
         target: where they go.
-        stiffness: added to the diagonal of the kernels: by how much landmarks may be missed for less bending. Above
-            0, landmarks may coincide.
-        rigidity: from 0 to 0.1. Above 0 (and stiffness too), landmarks may lie on one line, or be fewer than three.
+        stiffness: added to the diagonal of the kernels: the larger, the more landmarks are missed for less bending.
+            Above 0, landmarks may coincide.
+        rigidity: from 0 to 0.1, beyond which the system can be singular. Above 0, landmarks may lie on one line, or
+            be fewer than three.
 
     Raises:
         ValueError: for fewer than three landmarks without rigidity, and for constants out of range.
     """
-    if stiffness < 0 or not 0 <= rigidity <= MOST_RIGIDITY:
-        raise ValueError(f"stiffness={stiffness} must not be negative, rigidity={rigidity} not leave [0, 0.1]")
+    if stiffness < 0 or not 0 <= rigidity <= _MOST_RIGIDITY:
+        raise ValueError(
+            f"stiffness must not be negative and rigidity must lie in [0, {_MOST_RIGIDITY}]: got {stiffness}, {rigidity}"
+        )
     count = source.shape[1]
     if count < 3 and not rigidity:
         raise ValueError(f"a thin-plate spline without rigidity needs at least 3 landmarks, got {count}")
-    one = torch.eye(count, device=source.device, dtype=source.dtype)
+    one, linear_one = (torch.eye(n, device=source.device, dtype=source.dtype) for n in (count, 2))
     affine = F.pad(source, (0, 1), value=1.0)  # (B, K, 3)
     penalty = source.new_tensor([-rigidity, -rigidity, 0.0]).diag().expand(len(source), 3, 3)
     upper = torch.cat([_kernels(source, source) + stiffness * one, affine], dim=2)
     system = torch.cat([upper, torch.cat([affine.mT, penalty], dim=2)], dim=1)
     solution = torch.linalg.solve(system, F.pad(target - source, (0, 0, 0, 3)))
     weights, linear, shift = solution[:, :count], solution[:, count:-1], solution[:, -1]
-    return ThinPlate(source, weights, linear.mT + one.new_tensor([[1.0, 0.0], [0.0, 1.0]]), shift)
+    return ThinPlate(source, weights, linear.mT + linear_one, shift)
 
 
 def _kernels(points: Tensor, centres: Tensor) -> Tensor:
