@@ -14,7 +14,8 @@ import yaml
 from PIL import Image
 
 from conftest import TINY, full_disk, same_weights, weights_of
-from equimark import checkpoint, cli, landmarks, model, packs, report
+from equimark import checkpoint, landmarks, model, packs, report
+from equimark.arguments import make_parser
 from equimark.config import config_keys, recipe_names
 from equimark.geometry import Frame
 from equimark.landmarks import LandmarkTable
@@ -73,7 +74,7 @@ def test_help_names_every_command(command: Command) -> None:
 
 
 def test_examples_can_be_parsed() -> None:
-    parser, made = cli._parser()
+    parser, made = make_parser()
     for name, sub in made.items():
         assert sub.epilog
         words = sub.epilog.splitlines()[1].split("equimark ")[1]
@@ -83,7 +84,7 @@ def test_examples_can_be_parsed() -> None:
 
 
 def test_train_takes_options_before_the_images() -> None:
-    parser, _ = cli._parser()
+    parser, _ = make_parser()
     words = ["train", "--steps", "5", "photos", "--out", "run", "--batch-size", "4", "--pairs.margin", "3"]
     arguments, rest = parser.parse_known_args(words)
     assert (str(arguments.images), arguments.steps, arguments.batch_size) == ("photos", "5", "4")
@@ -338,10 +339,32 @@ def test_recipes(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_synthetic(command: Command, tmp_path: Path, kind: str, points: int) -> None:
     code, out, err = command("synthetic", kind, "--out", tmp_path / kind, "--count", 2, "--seed", 4)
     assert (code, err) == (0, "")
-    assert "drew 2 images" in out
+    assert "drew 2 " in out
     table = landmarks.read(tmp_path / kind / "landmarks.csv")
     assert table.points.shape == (2, points, 2)
     assert all((tmp_path / kind / name).is_file() for name in table.images)
+
+
+TINY_ARM = ("frame.size=40", "pairs.margin=6", "steps=2", "batch_size=2")
+
+
+@pytest.mark.parametrize("recipe", ["roboarm-20-dve", "roboarm-3", "roboarm-20-dve-identity"])
+def test_the_drawn_arm_trains_by_its_recipes(command: Command, tmp_path: Path, recipe: str) -> None:
+    assert command("synthetic", "arm", "--out", tmp_path / "arm", "--count", 4, "--speed", 8)[0] == 0
+    options = [f"--{option}" for option in TINY_ARM]
+    code, _, err = command(
+        "train", tmp_path / "arm", "--out", tmp_path / "run", "--recipe", recipe, "--quiet", *options
+    )
+    assert code == 0, err
+    assert (tmp_path / "run" / "pack" / "flow.f16").is_file()
+
+
+def test_drawn_parts_segment_the_drawn_portraits(command: Command, tmp_path: Path) -> None:
+    drawn, parts = tmp_path / "drawn", tmp_path / "parts"
+    assert command("synthetic", "portraits", "--out", drawn, "--count", 3, "--parts", parts)[0] == 0
+    options = ("--recipe=segmentation-scratch", "--steps=1", "--batch-size=2", "--network.channels=7", "--quiet")
+    code, _, err = command("train", drawn, "--out", tmp_path / "run", "--parts", parts, *options)
+    assert (code, err) == (0, "")
 
 
 # ---- detect, match, fit -------------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ ORDER = (
     "page",
     "report",
     "demo",
+    "arguments",
     "__init__",
     "cli",
 )

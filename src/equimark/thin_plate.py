@@ -62,19 +62,24 @@ def fit(source: Tensor, target: Tensor, *, stiffness: float = 0.0, rigidity: flo
     """
     if stiffness < 0 or not 0 <= rigidity <= _MOST_RIGIDITY:
         raise ValueError(
-            f"stiffness must not be negative and rigidity must lie in [0, {_MOST_RIGIDITY}]: got {stiffness}, {rigidity}"
+            f"stiffness must not be negative and rigidity must lie in [0, {_MOST_RIGIDITY}], "
+            f"got {stiffness} and {rigidity}"
         )
     count = source.shape[1]
     if count < 3 and not rigidity:
         raise ValueError(f"a thin-plate spline without rigidity needs at least 3 landmarks, got {count}")
-    one, linear_one = (torch.eye(n, device=source.device, dtype=source.dtype) for n in (count, 2))
-    affine = F.pad(source, (0, 1), value=1.0)  # (B, K, 3)
-    penalty = source.new_tensor([-rigidity, -rigidity, 0.0]).diag().expand(len(source), 3, 3)
-    upper = torch.cat([_kernels(source, source) + stiffness * one, affine], dim=2)
-    system = torch.cat([upper, torch.cat([affine.mT, penalty], dim=2)], dim=1)
+    system = _bordered_system(source, stiffness, rigidity)
     solution = torch.linalg.solve(system, F.pad(target - source, (0, 0, 0, 3)))
     weights, linear, shift = solution[:, :count], solution[:, count:-1], solution[:, -1]
-    return ThinPlate(source, weights, linear.mT + linear_one, shift)
+    return ThinPlate(source, weights, linear.mT + torch.eye(2).to(linear), shift)
+
+
+def _bordered_system(points: Tensor, stiffness: float, rigidity: float) -> Tensor:
+    """The matrices (B, K + 3, K + 3) of the equations of :func:`fit` for control ``points`` (B, K, 2)."""
+    kernels = _kernels(points, points) + stiffness * torch.eye(points.shape[1]).to(points)
+    affine = F.pad(points, (0, 1), value=1.0)  # (B, K, 3)
+    corner = points.new_tensor([-rigidity, -rigidity, 0.0]).diag().expand(len(points), 3, 3)
+    return torch.cat([torch.cat([kernels, affine], dim=2), torch.cat([affine.mT, corner], dim=2)], dim=1)
 
 
 def _kernels(points: Tensor, centres: Tensor) -> Tensor:

@@ -78,6 +78,12 @@ class Arm:
         visible = inside & (self._labels(target, moved) == labels)
         return position.reshape(size, size, 2).astype(np.float32), visible.reshape(size, size)
 
+    def displacement(self, source: int, target: int) -> NDArray[np.float32]:
+        """How far each pixel (S, S, 2) of frame ``source`` moves to where it lies in frame ``target``."""
+        axis = np.arange(self.images.shape[1], dtype=np.float32)
+        moved: NDArray[np.float32] = self.flow(source, target)[0] - np.stack(np.meshgrid(axis, axis), -1)
+        return moved
+
     def _labels(self, frame: int, points: Floats) -> NDArray[np.int64]:
         """The foremost segment (P,) at points (P, 2) of the frame, or WALL."""
         labels = np.full(len(points), WALL)

@@ -34,6 +34,12 @@ def write(
     replace_file(folder / "landmarks.csv", partial(_write_table, rows=[header, *rows]))
 
 
+def write_parts(folder: Path, parts: NDArray[np.uint8]) -> None:
+    """Save labels (N, H, W) of pixels as PNG files of one channel, named as :func:`write` names images."""
+    for i, labels in enumerate(parts):
+        replace_file(folder / f"{i:06d}.png", partial(Image.fromarray(labels).save, format="PNG"))
+
+
 def _write_table(path: Path, rows: Iterable[Iterable[object]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
