@@ -1,7 +1,7 @@
 import itertools
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from equimark.config import ConfigError, RunConfig, make_config
 from equimark.packs import PackedImages
 from equimark.pairs import PairBatch
-from equimark.sampling import LabelledBatch, Sampler, choose_auxiliaries, find_sources, generator
+from equimark.sampling import LabelledBatch, Sampler, Stream, choose_auxiliaries, find_sources, generator
 
 SIDE = 32
 STILL = {"bend": 0, "extra_bend": 0, "rotation": 0, "translation": 0, "scale": 0}
@@ -49,8 +49,7 @@ def numbered(count: int, folder: str = "") -> list[str]:
 
 
 def test_generators_differ_by_seed_stream_step_and_process() -> None:
-    streams = ("weights", "order", "warps", "photometric", "partners", "auxiliaries")
-    keys = itertools.product((0, 1), streams, (0, 1), (0, 1))
+    keys = itertools.product((0, 1), get_args(Stream), (0, 1), (0, 1))
     seeds = [generator(seed, stream, step, process=process).initial_seed() for seed, stream, step, process in keys]
     assert len(set(seeds)) == len(seeds)
     assert generator(3, "warps", 7).initial_seed() == generator(3, "warps", 7).initial_seed()
@@ -234,6 +233,14 @@ def test_a_pool_is_warped_apart_from_the_pairs() -> None:
     assert alone.pool is None and alone.auxiliaries is not None and alone.auxiliaries.shape == (4, 3)
     assert torch.equal(with_pool.source, alone.source)
     assert torch.equal(with_pool.target_from_source, alone.target_from_source)
+
+
+def test_a_balanced_pool_has_equal_shares_too() -> None:
+    drawn = sampler(SPECIES, sampling="balanced", batch_size=3, **{"objective.auxiliaries": 3, "objective.pool": 6})
+    pairs = pairs_of(drawn)
+    assert pairs.pool is not None
+    kinds = np.searchsorted([60, 84], shown(pairs.pool), side="right")
+    assert np.bincount(kinds).tolist() == [2, 2, 2]
 
 
 def test_no_auxiliaries_without_exchange() -> None:

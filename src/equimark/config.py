@@ -83,7 +83,7 @@ class ObjectiveSpec:
     diversity: Literal["pooled", "overlap"] = "pooled"
     gamma: float = 500.0
     window: int = 5
-    appearance_weight: float = 500.0
+    appearance_weight: float = 5e4
 
     def __post_init__(self) -> None:
         if self.power <= 0 or self.gamma < 0 or self.window < 1:

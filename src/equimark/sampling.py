@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -21,8 +21,10 @@ from .objectives import next_in_batch
 from .packs import PackedImages
 from .pairs import PairBatch, change_photometry, draw_warps, make_pairs
 
-Stream = Literal["weights", "order", "warps", "photometric", "partners", "auxiliaries"]
-_STREAMS: tuple[Stream, ...] = ("weights", "order", "warps", "photometric", "partners", "auxiliaries")
+Stream = Literal[
+    "weights", "order", "warps", "photometric", "partners", "auxiliaries", "pool", "pool-warps", "pool-photometric"
+]
+_STREAMS: tuple[Stream, ...] = get_args(Stream)
 Rows = NDArray[np.int64]
 
 
@@ -55,6 +57,66 @@ class LabelledBatch:
 Batch = PairBatch | LabelledBatch
 
 
+class Order:
+    """An endless sequence of things, of which every one comes before any comes again.
+
+    Without ``classes`` it is one seeded permutation after another. With them each permutation spreads the members of
+    a class evenly, so that any part of it has the share of each class that all things have; or, ``balanced``, the
+    classes take turns, each with permutations of its own.
+
+    Args:
+        count: of things.
+        seed: of the permutations.
+        stream: of the randomness.
+        classes: (count,) from 0.
+        balanced: let classes take turns.
+    """
+
+    def __init__(
+        self, count: int, *, seed: int, stream: Stream, classes: Rows | None = None, balanced: bool = False
+    ) -> None:
+        self._count, self._seed, self._stream = count, seed, stream
+        self._classes, self._balanced = classes, balanced
+        self._kept: dict[tuple[int, int], Rows] = {}
+
+    def take(self, start: int, count: int) -> Rows:
+        """The things (count,) from place ``start`` on."""
+        pick = self._by_turns if self._balanced else self._in_turn
+        return np.array([pick(place) for place in range(start, start + count)], np.int64)
+
+    def _in_turn(self, place: int) -> int:
+        epoch, place = divmod(place, self._count)
+        return int(self._permutation(self._count, epoch, classes=self._classes)[place])
+
+    def _by_turns(self, place: int) -> int:
+        assert self._classes is not None
+        kinds = int(self._classes.max()) + 1
+        turn, place = divmod(place, kinds)
+        kind = int(self._permutation(kinds, turn, part=1)[place])
+        members = np.flatnonzero(self._classes == kind)
+        epoch, place = divmod(turn, len(members))
+        return int(members[self._permutation(len(members), epoch, part=2 + kind)[place]])
+
+    def _permutation(self, count: int, epoch: int, *, part: int = 0, classes: Rows | None = None) -> Rows:
+        """The permutation of ``count`` things in an epoch; those of the latest epochs are kept."""
+        if (part, epoch) not in self._kept:
+            self._kept.pop((part, epoch - 2), None)
+            order = generator(self._seed, self._stream, epoch, process=part)
+            shuffled = torch.randperm(count, generator=order).numpy()
+            self._kept[part, epoch] = shuffled if classes is None else _spread(shuffled, classes, order)
+        return self._kept[part, epoch]
+
+
+def _spread(shuffled: Rows, classes: Rows, order: torch.Generator) -> Rows:
+    """The permutation ``shuffled`` rearranged so that the members of each class lie at equal distances."""
+    offsets = torch.rand(int(classes.max()) + 1, generator=order, dtype=torch.float64).numpy()
+    kinds, places = classes[shuffled], np.empty(len(shuffled))
+    for kind, offset in enumerate(offsets):
+        own = kinds == kind
+        places[own] = (np.arange(own.sum()) + offset) / max(1, own.sum())
+    return shuffled[np.argsort(places, kind="stable")]
+
+
 class Sampler:
     """The batches of a run.
 
@@ -64,7 +126,7 @@ class Sampler:
         device: on which views are made.
 
     Raises:
-        ConfigError: if the images lack what ``config`` needs: folders, neighbours, flow, labels.
+        ConfigError: if the images lack what ``config`` needs: folders, neighbours, flow.
     """
 
     def __init__(self, images: PackedImages, config: RunConfig, device: torch.device | str = "cpu") -> None:
@@ -72,86 +134,54 @@ class Sampler:
         self.config = config
         self.device = torch.device(device)
         self.sources = find_sources(images, config)
-        self._classes = _find_classes(images, self.sources) if config.sampling != "shuffled" else None
-        self._orders: dict[tuple[int, int], Rows] = {}
+        self._order = self._make_order(self.sources, "order")
+        self._pool_order = self._make_order(np.arange(len(images)), "pool")
+
+    def _make_order(self, rows: Rows, stream: Stream) -> Order:
+        sampling, seed = self.config.sampling, self.config.seed
+        classes = None if sampling == "shuffled" else _find_classes(self.images, rows)
+        return Order(len(rows), seed=seed, stream=stream, classes=classes, balanced=sampling == "balanced")
 
     def rows(self, step: int) -> Rows:
-        """Images (B,) of the batch of ``step`` (from 1); every image is seen once before any is seen again.
-
-        ``sampling`` ``shuffled``: consecutive parts of one seeded permutation after another; ``proportional``: of
-        permutations in which the classes are spread evenly, so that each batch has the share of each class that all
-        images have; ``balanced``: the classes take turns, each with permutations of its own.
-        """
+        """Images (B,) of the batch of ``step`` (from 1)."""
         size = self.config.batch_size
-        places = range((step - 1) * size, step * size)
-        if self.config.sampling != "balanced":
-            return self.sources[[self._in_turn(place) for place in places]]
-        assert self._classes is not None
-        count = int(self._classes.max()) + 1
-        rounds = ((place // count, self._shuffled(count, place // count, stream=1)[place % count]) for place in places)
-        return self.sources[[self._member(int(kind), turn) for turn, kind in rounds]]
-
-    def _in_turn(self, place: int) -> int:
-        epoch, place = divmod(place, len(self.sources))
-        return int(self._shuffled(len(self.sources), epoch, classes=self._classes)[place])
-
-    def _member(self, kind: int, turn: int) -> int:
-        """The image that class ``kind`` gives when its turn comes for the ``turn``-th time."""
-        members = np.flatnonzero(self._classes == kind)
-        epoch, place = divmod(turn, len(members))
-        return int(members[self._shuffled(len(members), epoch, stream=2 + kind)[place]])
-
-    def _shuffled(self, count: int, epoch: int, *, stream: int = 0, classes: Rows | None = None) -> Rows:
-        """The permutation of ``count`` things in an epoch; those of the latest epochs are kept."""
-        key = (stream, epoch)
-        if key not in self._orders:
-            self._orders.pop((stream, epoch - 2), None)
-            order = generator(self.config.seed, "order", epoch, process=stream)
-            shuffled = torch.randperm(count, generator=order).numpy()
-            self._orders[key] = shuffled if classes is None else _spread(shuffled, classes, order)
-        return self._orders[key]
+        return self.sources[self._order.take((step - 1) * size, size)]
 
     def batch(self, step: int) -> Batch:
         """The batch of ``step`` (from 1): pairs, or labelled views for a supervised run."""
         rows = self.rows(step)
-        return self._labelled(rows, step) if self.config.is_supervised else self._pairs(rows, step)
+        if self.config.is_supervised:
+            return self._labelled(rows, step)
+        pairs = self._pairs(rows, step)
+        return self._with_auxiliaries(pairs, step) if self.config.method == "dve" else pairs
 
     def _pairs(self, rows: Rows, step: int) -> PairBatch:
-        spec = self.config.pairs
-        partners = None if spec.partner == "itself" else self._frames(self._partners(rows, step))
-        flow = self._flow(rows) if spec.motion == "flow" else None
-        count, pool = len(rows), self.config.objective.pool if self.config.method == "dve" else 0
-        frames = self._frames(rows)
-        if not pool:
-            return self._with_auxiliaries(self._make(frames, step, partners, flow), step)
-        further = torch.randint(len(self.images), (pool,), generator=generator(self.config.seed, "auxiliaries", step))
-        views = self._make(self._frames(further.numpy()), step, first=count).source
-        return self._with_auxiliaries(replace(self._make(frames, step, partners, flow), pool=views), step)
+        spec, seed = self.config.pairs, self.config.seed
+        return make_pairs(
+            self._frames(rows),
+            spec,
+            warp_generator=generator(seed, "warps", step, device=self.device),
+            photometric_generator=generator(seed, "photometric", step, device=self.device),
+            partners=None if spec.partner == "itself" else self._frames(self._partners(rows, step)),
+            flow=self._flow(rows) if spec.motion == "flow" else None,
+        )
 
-    def _make(
-        self, frames: Tensor, step: int, partners: Tensor | None = None, flow: Tensor | None = None, *, first: int = 0
-    ) -> PairBatch:
-        """Pairs of ``frames``; ``first`` keeps the randomness of images beside the pairs apart from theirs."""
+    def _pool(self, count: int, step: int) -> Tensor:
+        """Views (count, 3, h, w) of further images, warped like the sources of pairs."""
         seed = self.config.seed
         return make_pairs(
-            frames,
+            self._frames(self._pool_order.take((step - 1) * count, count)),
             self.config.pairs,
-            warp_generator=generator(seed, "warps", step, process=first, device=self.device),
-            photometric_generator=generator(seed, "photometric", step, process=first, device=self.device),
-            partners=partners,
-            flow=flow,
-        )
+            warp_generator=generator(seed, "pool-warps", step, device=self.device),
+            photometric_generator=generator(seed, "pool-photometric", step, device=self.device),
+        ).source
 
     def _with_auxiliaries(self, pairs: PairBatch, step: int) -> PairBatch:
-        if self.config.method != "dve":
-            return pairs
-        chosen = choose_auxiliaries(
-            len(pairs),
-            self.config.objective.auxiliaries,
-            pool=self.config.objective.pool,
-            generator=generator(self.config.seed, "auxiliaries", step, process=1),
-        )
-        return replace(pairs, auxiliaries=chosen.to(self.device))
+        spec = self.config.objective
+        draw = generator(self.config.seed, "auxiliaries", step)
+        chosen = choose_auxiliaries(len(pairs), spec.auxiliaries, pool=spec.pool, generator=draw)
+        pool = self._pool(spec.pool, step) if spec.pool else None
+        return replace(pairs, pool=pool, auxiliaries=chosen.to(self.device))
 
     def _frames(self, rows: Rows) -> Tensor:
         return self.images.batch(rows).to(self.device)
@@ -264,18 +294,8 @@ def _partner_hint(config: RunConfig) -> str:
     }[config.pairs.partner]
 
 
-def _find_classes(images: PackedImages, sources: Rows) -> Rows:
+def _find_classes(images: PackedImages, rows: Rows) -> Rows:
     if images.classes is None:
         raise ConfigError("sampling by class needs the images in folders, one for each class")
-    kinds: Rows = np.unique(np.array(images.classes)[sources], return_inverse=True)[1].astype(np.int64)
+    kinds: Rows = np.unique(np.array(images.classes)[rows], return_inverse=True)[1].astype(np.int64)
     return kinds
-
-
-def _spread(shuffled: Rows, classes: Rows, order: torch.Generator) -> Rows:
-    """The permutation ``shuffled`` rearranged so that the members of each class lie at equal distances."""
-    offsets = torch.rand(int(classes.max()) + 1, generator=order, dtype=torch.float64).numpy()
-    kinds, places = classes[shuffled], np.empty(len(shuffled))
-    for kind, offset in enumerate(offsets):
-        own = kinds == kind
-        places[own] = (np.arange(own.sum()) + offset) / max(1, own.sum())
-    return shuffled[np.argsort(places, kind="stable")]
