@@ -542,7 +542,9 @@ def test_landmarks_named_by_those_of_a_sparse_run(
 ) -> None:
     head = tmp_path / "head"
     labels = ("--landmarks", photos / "landmarks.csv")
-    assert command("fit", sparse_run.folder, *labels, "--out", head, "--quiet")[0] == 0
+    plot = tmp_path / "graph.png"
+    assert command("fit", sparse_run.folder, *labels, "--out", head, "--plot", plot, "--quiet")[0] == 0
+    assert plot.stat().st_size > 1000
     found = ("--head", head, "--out", tmp_path / "found.csv", "--quiet")
     assert command("detect", sparse_run.folder, photos, *found)[0] == 0
     assert landmarks.read(tmp_path / "found.csv").points.shape == (16, 5, 2)

@@ -48,7 +48,7 @@ def test_every_recipe_is_a_variant_and_every_key_exists() -> None:
     from equimark.config import config_keys, recipe_names
 
     named = [name for row in variants() for name in quoted(row[2])]
-    elsewhere = {"equimark fit", "plots.contribution_graph"}
+    elsewhere = {"equimark fit", "equimark fit --plot"}
     assert sorted(named) == sorted(set(named))
     assert {name for name in named if "." not in name} - elsewhere == set(recipe_names())
     assert {name for name in named if "." in name} - elsewhere <= set(config_keys())

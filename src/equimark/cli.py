@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from . import checkpoint, demo, evaluation, flows, landmarks, plots, prediction, report, run, synthetic
 from .arguments import USUAL_KEYS, make_parser
@@ -25,6 +27,7 @@ from .landmarks import LandmarkError, LandmarkTable
 from .model import Head, LandmarkModel, ModelError
 from .packs import PackedImages, is_pack, pack
 from .prediction import Prediction
+from .regression import LinearRegressor, contributions
 from .training import TrainingError
 
 Failure = (ImageError, LandmarkError, CheckpointError, TrainingError, ModelError, OSError)
@@ -173,8 +176,10 @@ def _fit(arguments: _Arguments) -> None:
         table = table.select(np.sort(rows))
     images = arguments.images or arguments.landmarks.parent
     data = evaluation.load_annotated(table, images, model.frame)
-    head = model.fit_frames(data.frames, data.points, table.names)
+    head = model.fit_frames(data.frames, data.points, table.names, seed=arguments.seed)
     head.save(arguments.out)
+    if arguments.plot:
+        _plot_contributions(head, data.frames[:1], data.points[0], arguments.plot)
     print(f"fitted {table.points.shape[1]} landmarks from {len(table)} labelled images: {arguments.out}")
 
 
@@ -340,8 +345,22 @@ def _plot_matches(
         images = [decode(targets.read(int(i))).pixels for i in rows]
     assert found.table.confidence is not None
     figure = plots.matches(source, points, images, places, found.table.confidence[:most])
-    replace_file(arguments.plot, lambda path: figure.savefig(path, format="png", dpi=150))
-    print(f"picture: {arguments.plot}")
+    _write_figure(figure, arguments.plot)
+
+
+def _plot_contributions(head: Head, frame: Tensor, points: NDArray[np.float64], path: Path) -> None:
+    """The contribution graph (2017, fig. 7) on one labelled frame (1, 3, S, S)."""
+    if not isinstance(head.regressor, LinearRegressor):
+        raise ConfigError("--plot draws what the landmarks of a sparse run contribute; this run has descriptors")
+    model, weights = head.model, contributions(head.regressor.weights).numpy()
+    sources = model.network.cells.to_pixels(model.landmarks_of(frame).positions)[0].double().numpy()
+    picture = frame[0].movedim(0, -1).numpy()
+    _write_figure(plots.contribution_graph(picture, sources, points, weights), path)
+
+
+def _write_figure(figure: Figure, path: Path) -> None:
+    replace_file(path, lambda temporary: figure.savefig(temporary, format="png", dpi=150))
+    print(f"picture: {path}")
 
 
 def _write_results(arguments: _Arguments, results: dict[str, object]) -> None:

@@ -265,9 +265,12 @@ def exchange(source: Tensor, pool: Tensor, auxiliaries: Tensor) -> Tensor:
     Returns:
         Descriptors (B, N, C).
     """
-    keys = pool.flatten(2).mT[auxiliaries].flatten(1, 2)  # (B, A * h * w, C)
-    rebuilt: Tensor = F.scaled_dot_product_attention(source[:, None], keys[:, None], keys[:, None], scale=1.0)
-    return rebuilt[:, 0]
+    channels = source.shape[-1]
+    padding = (0, -channels % 8)  # with zeros, which change nothing: fused kernels of GPUs take multiples of 8 alone
+    queries = F.pad(source, padding)[:, None]
+    keys = F.pad(pool.flatten(2).mT[auxiliaries].flatten(1, 2), padding)[:, None]  # (B, 1, A * h * w, C)
+    rebuilt: Tensor = F.scaled_dot_product_attention(queries, keys, keys, scale=1.0)
+    return rebuilt[:, 0, :, :channels]
 
 
 def next_in_batch(count: int, *, device: torch.device | None = None) -> Tensor:

@@ -216,8 +216,9 @@ def sparse_section(page: Page, model: LandmarkModel, images: PackedImages, *, se
         "Dots: the landmarks found. Rings: where those of the upright image are taken by the turn. Large, full dots "
         "are sure, small, pale ones are not.",
     )
-    points, confidence = _detect(model, frames.float() / 255)
-    figure = plots.landmarks(_pictures(frames), points, confidence=confidence)
+    found = model.landmarks_of(frames)
+    points = model.network.cells.to_pixels(found.positions).double().numpy()
+    figure = plots.landmarks(_pictures(frames), points, confidence=found.confidence)
     page.figure(_named("landmarks", label), figure, "Whole frames, chosen at random. No image was left out by hand.")
 
 
