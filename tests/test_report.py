@@ -201,3 +201,26 @@ def test_source_points_are_spread_and_sure():
     assert cells.shape == (6, 2) and (cells[:, 0] < 6).all()
     assert torch.cdist(cells, cells).fill_diagonal_(99).min() >= 2
     assert np.isfinite(cells.numpy()).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"pairs.partner": "next", "pairs.motion": "flow", "method": "dense"}, "The optical flow says"),
+        ({"pairs.partner": "next", "pairs.motion": "unknown", "method": "sparse"}, "it is fitted"),
+        ({"pairs.partner": "folder", "method": "dense"}, "two registered images"),
+    ],
+)
+def test_pairs_of_other_kinds_are_shown_as_they_are(tmp_path, settings, says):
+    still = {"bend": 0, "extra_bend": 0, "rotation": 0, "translation": 0, "scale": 0}
+    rng = np.random.default_rng(0)
+    images = PackedImages.from_array(rng.integers(0, 256, (4, 40, 40, 3), np.uint8)).with_labels(
+        flow=np.ones((4, 40, 40, 2), np.float16)
+    )
+    given = SMALL | {"network.channels": 4, "steps": 1, "pairs.first": still, "pairs.second": still} | settings
+    train(images, make_config(given), tmp_path / "run", progress=False)
+    page = parse(write_run_report(tmp_path / "run", images))
+    assert any(says in text for text in page.words["p"])
+    assert (tmp_path / "run" / "figures" / "pairs.png").is_file()
+    page = parse(write_run_report(tmp_path / "run", PackedImages.from_array(images.images[:1])))
+    assert any("do not come in such pairs" in text for text in page.words["p"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,14 @@ from torch import Tensor
 
 from . import checkpoint, detection, geometry, matching, plots
 from .checkpoint import Checkpoint
-from .config import RunConfig
+from .config import ConfigError, Method, RunConfig
 from .health import STANDING_STILL, diagnose
 from .matching import Located
 from .model import LandmarkModel, ModelError
 from .packs import PackedImages
 from .page import Page
 from .pairs import PairBatch, WarpPair, make_pairs
-from .sampling import generator
+from .sampling import Sampler, generator
 from .warps import Warp
 
 ROTATIONS = (-50, -30, 0, 30, 50)  # degrees, as in the 2017 paper
@@ -119,17 +120,8 @@ def _numbers(config: RunConfig, entries: Sequence[Mapping[str, float]]) -> list[
     speed = float(np.mean([e["pairs_per_second"] for e in entries]))
     pace = ("Pairs per second", f"{speed:.0f}", f"about {_duration(last['step'] * config.batch_size / speed)} in all")
     if config.method == "sparse":
-        count = config.network.channels
-        return [
-            ("Distinct landmarks", f"{last['distinct_landmarks']:.0f} of {count}", "no two on the same place"),
-            ("Alignment", f"{last['alignment']:.3g} px²", "squared distance between a landmark and its warped self"),
-            (
-                "Share of standing still",
-                f"{last['alignment_share']:.2f}",
-                "1: the landmarks ignore the image; near 0: they move with what it shows",
-            ),
-            pace,
-        ]
+        distinct = f"{last['distinct_landmarks']:.0f} of {config.network.channels}"
+        return [("Distinct landmarks", distinct, "no two on the same place"), *_alignment(last), pace]
     if config.is_supervised:
         name = "regression" if config.method == "supervised" else "cross_entropy"
         return [("Loss", f"{last[name]:.3g}", f"{name.replace('_', ' ')}; at the start {first[name]:.3g}"), pace]
@@ -144,6 +136,21 @@ def _numbers(config: RunConfig, entries: Sequence[Mapping[str, float]]) -> list[
         ),
         ("At the start", f"{first['matching']:.3g}", f"mean of the first {first['step']:.0f} steps"),
         pace,
+    ]
+
+
+def _alignment(last: Mapping[str, float]) -> list[tuple[str, str, str]]:
+    """How well the landmarks of a sparse run follow, by the warps or, where there are none, by appearance."""
+    if "appearance" in last:
+        meaning = "squared difference of the colours where the landmarks say that the same point is seen"
+        return [("Appearance", f"{last['appearance']:.3g}", meaning)]
+    return [
+        ("Alignment", f"{last['alignment']:.3g} px²", "squared distance between a landmark and its warped self"),
+        (
+            "Share of standing still",
+            f"{last['alignment_share']:.2f}",
+            "1: the landmarks ignore the image; near 0: they move with what it shows",
+        ),
     ]
 
 
@@ -184,19 +191,39 @@ def supervised_section(page: Page, model: LandmarkModel, images: PackedImages, *
 
 
 def pairs_section(page: Page, model: LandmarkModel, images: PackedImages, *, seed: int = 0, label: str = "") -> None:
-    """What training is shown: two views of each image and the correspondence between them."""
-    page.section(
-        _titled("What training was shown", label),
-        "Each image is warped at random into two views, whose colours are changed independently. The warp says which "
-        "points belong together: this is all the supervision there is.",
-    )
-    pairs = _pairs(model, _choose(images, 6, seed), seed)
+    """What training is shown: two views and what is known of the correspondence between them."""
+    spec = model.config.pairs
+    known = "warp" if spec.partner == "itself" else spec.motion
+    page.section(_titled("What training was shown", label), _WHAT_IS_KNOWN[known])
+    # Auxiliary images are not shown, so that one image is enough for the pairs of any run with descriptors.
+    method: Method = "sparse" if model.is_sparse else "dense"
+    try:
+        sampler = Sampler(images, replace(model.config, method=method, batch_size=6, seed=seed, sampling="shuffled"))
+    except ConfigError as error:
+        page.text(f"These images do not come in such pairs: {error}.")
+        return
+    pairs = sampler.batch(1)
+    assert isinstance(pairs, PairBatch)
+    kept = slice(min(6, len(sampler.sources)))
+    valid = pairs.valid if spec.motion != "unknown" else torch.zeros_like(pairs.valid)
     figure = plots.training_pairs(
-        _pictures(pairs.source), _pictures(pairs.target), pairs.target_from_source.numpy(), pairs.valid.numpy()
+        _pictures(pairs.source[kept]),
+        _pictures(pairs.target[kept]),
+        pairs.target_from_source[kept].numpy(),
+        valid[kept].numpy(),
     )
     page.figure(
         _named("pairs", label), figure, "Grid lines end where the other view does not show the point.",
     )  # fmt: skip
+
+
+_WHAT_IS_KNOWN = {
+    "warp": "Each image is warped at random into two views, whose colours are changed independently. The warp says "
+    "which points belong together: this is all the supervision there is.",
+    "none": "The two views show two registered images of one folder: points at the same place belong together.",
+    "flow": "The two views show a frame and the next one. The optical flow says which points belong together.",
+    "unknown": "The two views show a frame and the next one. Which points belong together is not known: it is fitted.",
+}
 
 
 def sparse_section(page: Page, model: LandmarkModel, images: PackedImages, *, seed: int = 0, label: str = "") -> None:
