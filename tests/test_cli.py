@@ -182,16 +182,16 @@ def test_no_images(
     make: Callable[[Path], None],
     says: str,
 ) -> None:
-    images, out = tmp_path / "images", tmp_path / "out"
+    images, out, found = tmp_path / "images", tmp_path / "out", tmp_path / "found.csv"
     make(images)
     words: dict[str, tuple[object, ...]] = {
         "pack": (images, "--out", out),
         "train": (images, "--out", out, *KEYS),
-        "detect": (sparse_run.folder, images, "--out", out),
-        "match": (dve_run.folder, photos / "000000.png", "--points", "9,9", "--targets", images, "--out", out),
+        "detect": (sparse_run.folder, images, "--out", found),
+        "match": (dve_run.folder, photos / "000000.png", "--points=9,9", "--targets", images, "--out", found),
     }
     fails(command(name, *words[name], "--quiet"), 1, str(images), says)
-    assert not out.is_file()
+    assert not out.is_file() and not found.exists()
     assert name != "pack" or not out.exists()
 
 
@@ -315,7 +315,7 @@ def test_device_that_is_not_there(
     command: Command, photo_pack: Path, sparse_run: Run, tmp_path: Path, name: str
 ) -> None:
     words = (photo_pack, *KEYS) if name == "train" else (sparse_run.folder, photo_pack)
-    result = command(name, *words, "--out", tmp_path / "out", "--quiet", "--device", "cuda")
+    result = command(name, *words, "--out", tmp_path / "out.csv", "--quiet", "--device", "cuda")
     fails(result, 2 if name == "train" else 1, "no cuda device")
 
 
@@ -368,6 +368,17 @@ def test_drawn_parts_segment_the_drawn_portraits(command: Command, tmp_path: Pat
 
 
 # ---- detect, match, fit -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("out", "says"), [("found.doc", "no landmark format"), (".", "no landmark format")])
+def test_a_result_that_could_not_be_written_is_refused_at_once(
+    command: Command, photos: Path, tmp_path: Path, out: str, says: str
+) -> None:
+    missing = tmp_path / "no-run"  # would be complained of, had the command got so far
+    fails(command("detect", missing, photos, "--out", tmp_path / out), 1, says)
+    fails(
+        command("match", missing, photos / "000000.png", "--points", "1,1", "--targets", photos, "--out", out), 1, says
+    )
 
 
 def test_detect_lists_what_it_left_out(

@@ -147,6 +147,7 @@ def _recipes(arguments: _Arguments) -> None:
 
 
 def _detect(arguments: _Arguments) -> None:
+    landmarks.check_writable(arguments.out)
     model = _load_model(arguments)
     detector = Head.load(arguments.head, model) if arguments.head else model
     found = prediction.detect_all(detector, arguments.images, progress=not arguments.quiet)
@@ -154,6 +155,7 @@ def _detect(arguments: _Arguments) -> None:
 
 
 def _match(arguments: _Arguments) -> None:
+    landmarks.check_writable(arguments.out)
     model = _load_model(arguments)
     source = _read_image(arguments.source)
     points = _parse_points(arguments.points, arguments.source.name)

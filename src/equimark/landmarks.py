@@ -154,6 +154,18 @@ def write(table: LandmarkTable, path: str | Path) -> None:
     replace_file(path, lambda temporary: writer(table, temporary))
 
 
+def check_writable(path: str | Path) -> None:
+    """Refuse a path to which :func:`write` could not write, before the work that leads to it.
+
+    Raises:
+        LandmarkError: if no landmark format has its ending, or it is a folder.
+    """
+    path = Path(path)
+    _for_ending(path, _WRITERS)
+    if path.is_dir():
+        raise LandmarkError(f"{path} is a folder; give the name of a file")
+
+
 def _for_ending(path: Path, formats: dict[str, _Format]) -> _Format:
     try:
         return formats[path.suffix.lower()]
