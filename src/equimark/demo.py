@@ -38,7 +38,7 @@ _DENSE = {
     "batch_size": 8,
     "steps": 600,
 }
-_SPARSE = {"frame.size": SIDE, "pairs.margin": 7, "network.channels": 8, "batch_size": 8, "steps": 700}
+_SPARSE = {"frame.size": SIDE, "pairs.margin": 7, "network.channels": 8, "batch_size": 8, "steps": 800}
 
 Metrics = dict[str, float]
 
