@@ -19,7 +19,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -27,8 +26,8 @@ from torch import Tensor
 
 from equimark import objectives
 from equimark.matching_loss import expected_distance
+from training_step import load_oracles
 
-ORACLES = Path(__file__).parents[1] / "tests" / "oracles.py"
 SIZES = ((35, 35), (48, 48))  # cells: crops of 70 and 96 px
 BATCHES = (32, 256)
 CHANNELS = 64
@@ -39,14 +38,6 @@ FORMS: dict[str, dict[str, Any]] = {
     "chunked, 2^26 logits": {"kernel": "chunked", "chunk_elements": 2**26},
     "streaming": {"kernel": "streaming"},
 }
-
-
-def load_oracles() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("oracles", ORACLES)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def make_problem(

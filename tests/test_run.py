@@ -334,6 +334,12 @@ def test_start_from_another_network(photo_pack: Path, done: Path, tmp_path: Path
     assert not (tmp_path / "run").exists()
 
 
+def test_resume_does_not_need_the_run_that_it_started_from(photo_pack: Path, done: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"progress": False, "device": "cpu"}
+    train(photo_pack, tmp_path / "run", start_from=done, steps=1, **options)
+    train(photo_pack, tmp_path / "run", start_from=tmp_path / "gone", resume=True, **options)
+
+
 def test_start_from_nothing(photo_pack: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is not a run"):
         go(photo_pack, tmp_path / "run", start_from=tmp_path / "none")

@@ -213,3 +213,15 @@ def test_a_single_kernel_sits_in_the_middle():
     wanted = torch.tensor([[[0.0, 0.0], [1 + math.log(1 + 1e-5), 0.0], [4 * math.log(4 + 1e-5), 2.0]]])
     torch.testing.assert_close(got, wanted)
     assert warps.PRESETS["mnist"][0].grid == 5
+
+
+def test_points_that_are_not_known_stay_so_and_leave_the_others_alone() -> None:
+    warp = draw(WarpSpec(), 2, generator=generator(), dtype=torch.float64)
+    points = torch.rand(2, 5, 2, generator=generator(1), dtype=torch.float64) - 0.5
+    found = warp.inverse(points)
+    points[0, 3] = torch.nan
+    again = warp.inverse(points)
+    assert again[0, 3].isnan().all()
+    known = ~again.isnan()
+    assert known.sum() == 18
+    torch.testing.assert_close(again[known], found[known])

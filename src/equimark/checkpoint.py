@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .config import ConfigError, RunConfig, make_config, to_mapping
 from .files import replace_file, write_text
-from .networks import Network, SegmentationNet, SupervisedSmallNet, build_network
+from .networks import Network, SegmentationNet, build_network, build_supervised
 
 CONFIG_FILE = "config.yaml"
 MODEL_FILE = "model.safetensors"
@@ -72,7 +72,7 @@ def build(config: RunConfig) -> Network:
     spec = config.network
     if config.method == "supervised":
         side = config.pairs.crop_size(config.frame.size)
-        return SupervisedSmallNet(spec.channels, input_size=side, plus=spec.name == "smallnet-plus")
+        return build_supervised(f"supervised-{spec.name}", spec.channels, input_size=side)
     if config.method == "segmentation":
         leak = 0.0 if spec.leak is None else spec.leak
         return SegmentationNet(spec.channels, leak=leak, padding=spec.padding, freeze=spec.freeze)

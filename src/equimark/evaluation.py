@@ -18,7 +18,7 @@ from .images import ImageError, decode, frame_image, open_images
 from .landmarks import LandmarkTable, match_images
 from .methods import cells_correspondence
 from .model import LandmarkModel, ModelError, batches
-from .pairs import PairSpec, WarpPair, draw_warps
+from .pairs import PairSpec, draw_warps
 from .warps import PRESETS
 
 REFERENCE_SIDE = 70.0  # errors of the matching protocol are given in pixels of a 70 x 70 frame
@@ -163,23 +163,16 @@ def _view_pairs(model: LandmarkModel, data: AnnotatedFrames, seed: int) -> Itera
         chosen = torch.arange(part.start, part.stop)
         both = torch.stack([2 * chosen, 2 * chosen + 1]).flatten()
         images = data.frames[both].float() / 255
-        points = torch.from_numpy(data.points[both.numpy()])
+        points = torch.from_numpy(data.points[both.numpy()]).float()
         warps = draw_warps(spec, len(both), images.shape[-1], generator=generator)
         views = warps.views(images)
-        sources, targets = _move(warps, points)
+        sources, targets = warps.move_to_source(points), warps.move_to_target(points)
         half = len(chosen)
         yield (
             _Views(views.source[:half], sources[:half]),
             _Views(views.target[:half], targets[:half]),
             _Views(views.target[half:], targets[half:]),
         )
-
-
-def _move(warps: WarpPair, points: Tensor) -> tuple[Tensor, Tensor]:
-    hidden = points.isnan()
-    known = points.nan_to_num().float()
-    source, target = warps.move_to_source(known), warps.move_to_target(known)
-    return source.masked_fill(hidden, torch.nan), target.masked_fill(hidden, torch.nan)
 
 
 def _match_batch(

@@ -332,10 +332,10 @@ class LandmarkModel:
             Landmarks (2B, K, 2) and labels (2B, J, 2), NaN where not in view, both in cells of the whole frames.
         """
         warps = draw_warps(self.config.pairs, len(frames), self.frame.size, generator=generator)
-        drawn, known = warps.views(frames.float() / 255), labels.nan_to_num()
+        drawn = warps.views(frames.float() / 255)
         views = torch.cat([drawn.source, drawn.target])
-        moved = torch.cat([warps.move_to_source(known), warps.move_to_target(known)])
-        seen = geometry.inside(moved, (views.shape[-2], views.shape[-1])) & ~labels.isnan().any(-1).repeat(2, 1)
+        moved = torch.cat([warps.move_to_source(labels), warps.move_to_target(labels)])
+        seen = geometry.inside(moved, (views.shape[-2], views.shape[-1]))
         in_frame = (moved + self.config.pairs.margin).masked_fill(~seen[..., None], torch.nan)
         return self._landmarks_of_views(views).positions, self.network.cells.to_cells(in_frame)
 

@@ -272,6 +272,13 @@ class PackedImages:
         """Folder of each image's name: the frames of one video, or the images of one subject, share theirs."""
         return [str(PurePosixPath(name).parent) for name in self.names]
 
+    @cached_property
+    def has_flow(self) -> NDArray[np.bool_]:
+        """Which images (N,) have a flow that is known anywhere; looked up once, as it takes a pass over all of it."""
+        if self.flow is None:
+            return np.zeros(len(self), np.bool_)
+        return np.array([np.isfinite(flow[::4, ::4]).any() for flow in self.flow], np.bool_)
+
     def with_labels(
         self,
         *,

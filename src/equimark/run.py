@@ -103,7 +103,7 @@ def train(
     if labels is not None and config.method == "supervised":
         config = replace(config, network=replace(config.network, channels=labels.points.shape[1]))
     initial = None
-    if start_from is not None:
+    if start_from is not None and (not resume or config.method == "segmentation"):  # whose network takes after the old
         config, initial = _start_from(checkpoint.load(Path(start_from)), config)
     packed, source = _pack(images, folder, config, resume=resume, progress=progress)
     packed = _with_labels(packed, config, labels, parts)
@@ -190,8 +190,7 @@ def _start_from(earlier: checkpoint.Checkpoint, config: RunConfig) -> tuple[RunC
         return replace(new, network=spec), SegmentationNet.from_smallnet(
             earlier.network, spec.channels, freeze=spec.freeze
         )
-    kind = "sparse" if old.method == "sparse" else "dense"
-    if old.network != new.network or kind != ("sparse" if new.method == "sparse" else "dense"):
+    if (old.network, old.method == "sparse") != (new.network, new.method == "sparse"):
         raise ConfigError(
             f"the run to start from has another network ({old.method}: {old.network}) than the new run "
             f"({new.method}: {new.network}): leave out --recipe to fine-tune it as it is"

@@ -279,7 +279,7 @@ def find_sources(images: PackedImages, config: RunConfig) -> Rows:
     if spec.motion == "flow":
         if images.flow is None:
             raise ConfigError("these pairs need the flow of each frame: put frame.flo (Middlebury) beside frame.png")
-        rows = np.array([row for row in rows.tolist() if np.isfinite(images.flow[row, ::4, ::4]).any()], np.int64)
+        rows = rows[images.has_flow[rows]]
     needed = 2 if config.method == "dve" else 1
     if len(rows) < needed:
         raise ConfigError(f"{config.method} needs at least {needed} images{_partner_hint(config)}, got {len(rows)}")

@@ -124,9 +124,10 @@ class Warp:
 
         A step is halved until it brings the point closer, so that strong bending does not throw it away.
         Points that are not within ``tolerance`` after ``iterations`` are NaN: a warp that folds, as far
-        outside the image as some do, shows them nowhere.
+        outside the image as some do, shows them nowhere. Points that are NaN stay so and cost no steps.
         """
-        goal = points.flatten(1, -2)
+        unknown = points.flatten(1, -2).isnan().any(-1, keepdim=True)
+        goal = points.flatten(1, -2).masked_fill(unknown, 0)
         solution: Tensor = (goal - self.shift[:, None]) @ torch.linalg.inv(self.linear).mT
         miss = goal - self(solution)
         for _ in range(iterations):
@@ -134,7 +135,7 @@ class Warp:
                 break
             step = torch.linalg.solve_ex(self.jacobian(solution), miss[..., None])[0][..., 0]
             solution, miss = self._closer(goal, solution, miss, step)
-        lost = ~(miss.abs().amax(-1, keepdim=True) < tolerance)
+        lost = unknown | ~(miss.abs().amax(-1, keepdim=True) < tolerance)
         return solution.masked_fill(lost, torch.nan).reshape(points.shape)
 
     def jacobian(self, points: Tensor) -> Tensor:
