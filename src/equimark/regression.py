@@ -10,71 +10,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from sklearn.linear_model import RidgeCV
 from torch import Tensor
 
-from .matching import Located, describe_points, locate, similarity
+from .matching import Located
+from .prototypes import PrototypeRegressor, check_visible
 
-_PENALTIES = tuple(10.0**e for e in range(-2, 5))
-_FEWEST_FOR_CORRECTION = 4
 _LEAST_CONTRIBUTION = 0.2  # 2017, section 4.3
 WEIGHT_DECAY = 5e-4  # 2017, section 4.1
-
-
-@dataclass(frozen=True)
-class PrototypeRegressor:
-    """Descriptor prototypes at the labelled points, and a linear correction by the shape of all of them.
-
-    Args:
-        prototypes: one descriptor per landmark (K, C): the mean over the labelled images.
-        correction: matrix (2K, 2K) from the found shape, less its mean, to the error of each coordinate.
-        found_mean: mean found shape (2K,) over the labelled images, in cells.
-        error_mean: mean error (2K,) over the labelled images, in cells.
-    """
-
-    kind: ClassVar[str] = "prototypes"
-    prototypes: Tensor
-    correction: Tensor
-    found_mean: Tensor
-    error_mean: Tensor
-
-    @property
-    def landmarks(self) -> int:
-        """How many it locates."""
-        return len(self.prototypes)
-
-    @classmethod
-    def fit(cls, features: Tensor, points: Tensor) -> PrototypeRegressor:
-        """Fit to labelled images.
-
-        Args:
-            features: descriptors (N, C, h, w).
-            points: labels (N, K, 2) in cells; NaN where not visible.
-
-        Raises:
-            ValueError: if a landmark is visible in no image.
-        """
-        visible = _visible(points, "labelled images")
-        described = describe_points(features, points.nan_to_num())
-        weight = visible.to(described.dtype)[..., None]
-        prototypes = (described * weight).sum(0) / weight.sum(0)
-        found = locate(similarity(prototypes.expand(len(features), -1, -1), features)).positions
-        size = 2 * points.shape[1]
-        plain = cls(prototypes, torch.zeros(size, size), torch.zeros(size), torch.zeros(size))
-        if len(points) < _FEWEST_FOR_CORRECTION:
-            return plain
-        return cls(prototypes, *_fit_correction(found, points, visible))
-
-    def predict(self, features: Tensor) -> Located:
-        """Landmarks in ``features`` (B, C, h, w): positions (B, K, 2) in cells."""
-        located = locate(similarity(self.prototypes.expand(len(features), -1, -1), features))
-        found = located.positions.flatten(1)
-        error = (found - self.found_mean) @ self.correction + self.error_mean
-        return Located((found + error).view_as(located.positions), located.confidence)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """What has to be kept, by name."""
-        return dict(vars(self))
 
 
 @dataclass(frozen=True)
@@ -115,7 +57,7 @@ class LinearRegressor:
         shapes, targets = found.flatten(1).double().numpy(), points.double().numpy()
         size = shapes.shape[1]
         weights = np.zeros((2 * points.shape[1], size))
-        for rows, landmarks in _groups(_visible(points, "warped images").numpy()):
+        for rows, landmarks in _groups(check_visible(points, "warped images").numpy()):
             wanted = targets[rows][:, landmarks].reshape(rows.sum(), -1)
             # |W|^2 is the squared error on further images, in each of which one coordinate stands alone.
             inputs = np.concatenate([shapes[rows], np.sqrt(decay * len(wanted)) * np.eye(size)])
@@ -166,33 +108,6 @@ def contributions(weights: Tensor, *, least: float = _LEAST_CONTRIBUTION) -> Ten
     magnitude = weights.abs().reshape(targets, 2, sources, 2).mean((1, 3))
     shares = F.normalize(magnitude, p=1, dim=1)
     return shares.where(shares >= least, 0)
-
-
-def _visible(points: Tensor, images: str) -> Tensor:
-    """Which labels (N, K) of ``points`` (N, K, 2) are given; a landmark without any is refused."""
-    visible = ~points.isnan().any(-1)
-    if missing := (~visible.any(0)).nonzero().flatten().tolist():
-        raise ValueError(f"landmark {missing[0]} is visible in none of the {len(points)} {images}")
-    return visible
-
-
-def _fit_correction(found: Tensor, points: Tensor, visible: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Ridge regression, each landmark on the images that show it, with the penalty chosen by leave-one-out."""
-    shapes: NDArray[np.float64] = found.flatten(1).double().numpy()
-    mean = shapes.mean(0)
-    errors = (points - found).double().numpy()
-    count = points.shape[1]
-    matrix, offset = np.zeros((2 * count, 2 * count)), np.zeros(2 * count)
-    for rows, landmarks in _groups(visible.numpy()):
-        if rows.sum() < _FEWEST_FOR_CORRECTION:
-            continue
-        columns = _coordinates(landmarks)
-        ridge = RidgeCV(alphas=_PENALTIES).fit(shapes[rows] - mean, errors[rows][:, landmarks].reshape(rows.sum(), -1))
-        matrix[:, columns] = np.atleast_2d(ridge.coef_).T
-        offset[columns] = ridge.intercept_
-    to_tensor = torch.tensor
-    dtype = found.dtype
-    return to_tensor(matrix, dtype=dtype), to_tensor(mean, dtype=dtype), to_tensor(offset, dtype=dtype)
 
 
 def _coordinates(landmarks: NDArray[np.int64]) -> NDArray[np.int64]:

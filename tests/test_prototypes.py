@@ -1,0 +1,152 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import Ridge
+from torch import Tensor
+
+from equimark import prototypes
+from equimark.prototypes import PrototypeRegressor
+
+H, W = 24, 26
+BASE = torch.tensor([[8.0, 8], [16, 8], [12, 12], [9, 16], [15, 16]])
+
+
+def faces(count: int, seed: int = 0, stretch: float = 0.8) -> Tensor:
+    """Shapes (N, 5, 2) in cells that move as a whole and a little by themselves."""
+    generator = torch.Generator().manual_seed(seed)
+    moves = 2 * torch.randn(count, 1, 2, generator=generator)
+    return BASE + moves.clamp(-4, 4) + stretch * torch.randn(count, 5, 2, generator=generator).clamp(-2, 2)
+
+
+def describe(shapes: Tensor, noise: float = 0.05, seed: int = 0) -> Tensor:
+    """Descriptors (N, 6, H, W): channel k is a hill around landmark k, the last is noise like a bit of all others."""
+    y, x = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
+    squares = (torch.stack([x, y], -1) - shapes[:, :, None, None]).square().sum(-1)
+    maps = torch.cat([4 * (-squares / 8).exp(), torch.zeros(len(shapes), 1, H, W)], 1)
+    return maps + noise * torch.randn(maps.shape, generator=torch.Generator().manual_seed(seed))
+
+
+def error(found: Tensor, truth: Tensor) -> float:
+    return float((found - truth).norm(dim=-1).nanmean())
+
+
+@pytest.mark.parametrize(("labels", "most"), [(1, 1.0), (2, 0.7), (5, 0.6), (40, 0.35)])
+def test_few_labels_find_unseen_shapes(labels: int, most: float) -> None:
+    shapes, unseen = faces(labels), faces(30, seed=1)
+    regressor = PrototypeRegressor.fit(describe(shapes), shapes)
+    found = regressor.predict(describe(unseen, seed=1)).positions
+    assert error(found, unseen) < most
+    assert error(shapes.mean(0).expand_as(unseen), unseen) > 2 * most
+
+
+def test_templates_are_linear_discriminants() -> None:
+    """Written out: mean descriptor with its surroundings, less that of all cells, by the inverse covariance."""
+    shapes = faces(3).round()
+    features = describe(shapes)
+    c = prototypes.CONTEXT
+    steps = [(0, 0), (0, -c), (0, c), (-c, 0), (c, 0)]
+
+    def seen(image: Tensor, x: int, y: int) -> Tensor:
+        at = [(min(max(x + dx, 0), W - 1), min(max(y + dy, 0), H - 1)) for dx, dy in steps]
+        return torch.cat([image[:, v, u] for u, v in at])
+
+    cells = torch.stack([seen(image, x, y) for image in features for y in range(H) for x in range(W)]).double()
+    covariance = torch.from_numpy(np.cov(cells.numpy().T))
+    covariance += prototypes.SHRINKAGE / 3 * covariance.diagonal().mean() * torch.eye(30)
+    at_label = [seen(image, int(shape[2, 0]), int(shape[2, 1])) for image, shape in zip(features, shapes, strict=True)]
+    difference = torch.stack(at_label).double().mean(0) - cells.mean(0)
+    wanted = prototypes.SHARPNESS * torch.linalg.solve(covariance, difference)
+    regressor = PrototypeRegressor.fit(features, shapes)
+    torch.testing.assert_close(
+        regressor.templates[2].double(), wanted, rtol=1e-3, atol=1e-3 * wanted.abs().max().item()
+    )
+    x, y = 11, 7
+    score = regressor.scores(features)[1, 2, y, x].double()
+    torch.testing.assert_close(score, wanted @ (seen(features[1], x, y).double() - cells.mean(0)), rtol=1e-3, atol=1e-3)
+
+
+def test_corrections_learn_a_systematic_error() -> None:
+    """What is labelled lies beside what is seen, by an amount that the descriptors tell."""
+    shapes, unseen = faces(60), faces(30, seed=1)
+
+    def shown(shapes: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        amount = torch.rand(len(shapes), 1, generator=torch.Generator().manual_seed(seed))
+        features = describe(shapes, seed=seed)
+        features[:, 5] = amount[..., None] * 3  # the whole image says how far
+        return features, shapes + torch.cat([3 * amount, 0 * amount], -1)[:, None]
+
+    features, labels = shown(shapes, 2)
+    regressor = PrototypeRegressor.fit(features, labels)
+    plain = replace(
+        regressor, weights=regressor.weights[:0], expected=regressor.expected[:0], error=regressor.error[:0]
+    )
+    features, labels = shown(unseen, 3)
+    assert error(regressor.predict(features).positions, labels) < 0.5 * error(plain.predict(features).positions, labels)
+
+
+def test_ridge_agrees_with_ridge_and_chooses_on_unseen_images() -> None:
+    generator = np.random.default_rng(0)
+    inputs = generator.normal(size=(40, 60))
+    inputs -= inputs.mean(0)
+    signal = inputs[:, :2] @ generator.normal(size=(2, 4))
+    weights, offset, unseen = prototypes._fit_ridge(inputs, signal)
+    unit = np.square(inputs).sum(1).mean()
+    expected = [Ridge(alpha=penalty * unit).fit(inputs, signal).coef_.T for penalty in prototypes.PENALTIES]
+    assert any(np.allclose(weights, each, atol=1e-8) for each in expected)
+    np.testing.assert_allclose(offset, signal.mean(0), atol=1e-8)
+    assert np.linalg.norm(unseen - signal) < np.linalg.norm(signal)
+
+
+def test_noise_is_not_corrected() -> None:
+    generator = np.random.default_rng(0)
+    weights, offset, unseen = prototypes._fit_ridge(generator.normal(size=(6, 50)), generator.normal(size=(6, 4)))
+    assert not weights.any()
+    assert not offset.any()
+    assert not unseen.any()
+
+
+def test_confidence_tells_right_from_wrong() -> None:
+    """On half of the images one landmark does not show at all."""
+    shapes, unseen = faces(60), faces(60, seed=1)
+
+    def shown(shapes: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        features, labels = describe(shapes, seed=seed), shapes.clone()
+        features[::2, 4] = 0.05 * torch.randn(len(features[::2]), H, W, generator=torch.Generator().manual_seed(seed))
+        labels[::2, 4] = torch.nan
+        return features, labels
+
+    regressor = PrototypeRegressor.fit(*shown(shapes, 2))
+    confidence = regressor.predict(shown(unseen, 3)[0]).confidence
+    assert confidence[::2, 4].mean() < 0.5 < 0.9 < confidence[1::2, 4].mean()
+
+
+def test_hidden_landmarks_do_not_count() -> None:
+    shapes, unseen = faces(12), faces(20, seed=1)
+    labels = shapes.clone()
+    labels[0, 1] = torch.nan
+    labels[1:, 2] = torch.nan  # visible in a single image: every fold needs it
+    found = PrototypeRegressor.fit(describe(shapes), labels).predict(describe(unseen, seed=1)).positions
+    assert error(found, unseen) < 0.7
+
+
+def test_a_landmark_that_is_never_visible() -> None:
+    labels = faces(6)
+    labels[:, 2] = torch.nan
+    with pytest.raises(ValueError, match="landmark 2 is visible in none of the 6 labelled images"):
+        PrototypeRegressor.fit(describe(faces(6)), labels)
+
+
+def test_tensors_are_all_that_has_to_be_kept() -> None:
+    shapes = faces(8)
+    regressor = PrototypeRegressor.fit(describe(shapes), shapes)
+    again = PrototypeRegressor(**regressor.tensors())
+    features = describe(faces(4, seed=2))
+    assert torch.equal(regressor.predict(features).positions, again.predict(features).positions)
+
+
+def test_fit_repeats_exactly() -> None:
+    shapes = faces(10)
+    first, second = (PrototypeRegressor.fit(describe(shapes), shapes) for _ in range(2))
+    assert all(torch.equal(first.tensors()[name], second.tensors()[name]) for name in first.tensors())
