@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import yaml
 from PIL import Image
 
 from conftest import TINY, full_disk, same_weights, weights_of
-from equimark import checkpoint, landmarks, model, packs, report
+from equimark import checkpoint, formats, model, packs, report
 from equimark.arguments import make_parser
 from equimark.config import config_keys, recipe_names
 from equimark.geometry import Frame
@@ -26,7 +27,20 @@ from equimark.synthetic import Portraits
 from pictures import encoded, picture
 
 Command = Callable[..., tuple[int, str, str]]
-COMMANDS = ("demo", "pack", "train", "recipes", "detect", "match", "fit", "evaluate", "report", "info", "synthetic")
+COMMANDS = (
+    "demo",
+    "pack",
+    "train",
+    "recipes",
+    "detect",
+    "match",
+    "fit",
+    "convert",
+    "evaluate",
+    "report",
+    "info",
+    "synthetic",
+)
 KEYS = [f"--{key}={value}" for key, value in TINY.items()]
 
 pytestmark = pytest.mark.usefixtures("coarse_figures")
@@ -340,7 +354,7 @@ def test_synthetic(command: Command, tmp_path: Path, kind: str, points: int) -> 
     code, out, err = command("synthetic", kind, "--out", tmp_path / kind, "--count", 2, "--seed", 4)
     assert (code, err) == (0, "")
     assert "drew 2 " in out
-    table = landmarks.read(tmp_path / kind / "landmarks.csv")
+    table = formats.read(tmp_path / kind / "landmarks.csv")
     assert table.points.shape == (2, points, 2)
     assert all((tmp_path / kind / name).is_file() for name in table.images)
 
@@ -396,7 +410,7 @@ def test_detect_lists_what_it_left_out(
     header, *rows = rows_of(out_file)
     assert header == ["image", "x0", "y0", "x1", "y1", "x2", "y2", "x3", "y3", "c0", "c1", "c2", "c3"]
     assert [row[0] for row in rows] == ["0.png", "1.png", "2.png"]
-    table = landmarks.read(out_file)
+    table = formats.read(out_file)
     np.testing.assert_allclose(table.points[1], sparse_run.model.detect(faces.images[1]).points, atol=2e-3)
 
 
@@ -404,9 +418,9 @@ def test_detect_in_another_frame(command: Command, sparse_run: Run, tmp_path: Pa
     (tmp_path / "a.png").write_bytes(encoded(picture(40, 90)))
     words = ("detect", sparse_run.folder, tmp_path / "a.png", "--quiet", "--out", tmp_path / "a.csv")
     assert command(*words)[0] == 0
-    centre = landmarks.read(tmp_path / "a.csv").points
+    centre = formats.read(tmp_path / "a.csv").points
     assert command(*words, "--frame", "letterbox")[0] == 0
-    assert not np.allclose(landmarks.read(tmp_path / "a.csv").points, centre)
+    assert not np.allclose(formats.read(tmp_path / "a.csv").points, centre)
     fails(command(*words, "--frame", "center"), 2, "fit must be centre", "'center'")
 
 
@@ -428,7 +442,7 @@ def test_detect_on_a_full_disk(
         path.write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setitem(landmarks._WRITERS, ".csv", fill_up)
+    monkeypatch.setitem(formats.FORMATS, "csv", replace(formats.FORMATS["csv"], write=fill_up))
     fails(command("detect", sparse_run.folder, photos, "--out", out, "--quiet"), 1, "No space left on device")
     assert out.read_text() == "mine"
 
@@ -449,7 +463,7 @@ def test_match_with_a_picture(
     code, out, err = command(*words, "--targets", places, "--out", out_file, "--plot", plot, "--quiet")
     assert (code, err) == (0, "")
     assert "2 points on 16 images" in out
-    table = landmarks.read(out_file)
+    table = formats.read(out_file)
     wanted = dve_run.model.match(faces.images[0], [(20, 20.5), (30, 22)], faces.images[4])
     np.testing.assert_allclose(table.points[4], wanted.points, atol=2e-3)
     with Image.open(plot) as drawn:
@@ -459,10 +473,30 @@ def test_match_with_a_picture(
 def test_match_points_of_a_landmark_file(command: Command, dve_run: Run, photos: Path, tmp_path: Path) -> None:
     words = ("match", dve_run.folder, photos / "000002.png", "--targets", photos / "000003.png", "--quiet")
     assert command(*words, "--points", photos / "landmarks.csv", "--out", tmp_path / "m.csv")[0] == 0
-    assert landmarks.read(tmp_path / "m.csv").points.shape == (1, 5, 2)
+    assert formats.read(tmp_path / "m.csv").points.shape == (1, 5, 2)
     (tmp_path / "other.csv").write_text("image,x0,y0\nx.png,1,2\n")
     result = command(*words, "--points", tmp_path / "other.csv", "--out", tmp_path / "n.csv")
     fails(result, 1, "other.csv has no row for 000002.png")
+
+
+def test_other_formats_in_and_out(command: Command, dve_run: Run, photos: Path, tmp_path: Path) -> None:
+    for labels in ("labels.json", "labels.tps"):
+        words = ("convert", photos / "landmarks.csv", tmp_path / labels, "--images", photos)
+        assert command(*words)[::2] == (0, "")
+    words = ("match", dve_run.folder, photos / "000002.png", "--targets", photos, "--quiet")
+    for points, out in ((tmp_path / "labels.json", "m.tps"), (photos / "landmarks.csv", "m.csv")):
+        assert command(*words, "--points", points, "--out", tmp_path / out)[0] == 0
+    found = formats.read(tmp_path / "m.tps", images=photos)
+    np.testing.assert_allclose(found.points, formats.read(tmp_path / "m.csv").points, atol=2e-3)
+    fit = ("fit", dve_run.folder, "--landmarks", tmp_path / "labels.tps", "--images", photos, "--quiet")
+    assert command(*fit, "--out", tmp_path / "head")[0] == 0
+    detect = ("detect", dve_run.folder, photos, "--head", tmp_path / "head", "--quiet", "--out")
+    assert command(*detect, tmp_path / "d.csv")[::2] == (0, "")
+    code, _, err = command(*detect, tmp_path / "d.pts")
+    assert code == 0
+    assert err == "equimark: the confidence of landmarks is left out: iBUG .pts, a file per image has no place for it\n"
+    found = formats.read(tmp_path / "d.pts")
+    np.testing.assert_allclose(found.points, formats.read(tmp_path / "d.csv").points, atol=1e-4)
 
 
 def test_match_many_points(command: Command, dve_run: Run, photos: Path, tmp_path: Path) -> None:
@@ -470,7 +504,7 @@ def test_match_many_points(command: Command, dve_run: Run, photos: Path, tmp_pat
     assert len(points) > 1000  # longer than a file name may be
     words = ("match", dve_run.folder, photos / "000000.png", "--targets", photos / "000001.png", "--quiet")
     assert command(*words, "--points", points, "--out", tmp_path / "m.csv")[0] == 0
-    assert landmarks.read(tmp_path / "m.csv").points.shape == (1, 169, 2)
+    assert formats.read(tmp_path / "m.csv").points.shape == (1, 169, 2)
 
 
 @pytest.mark.parametrize("points", ["", "nose", "1,2,3", "1,2,3 4,5,6", "1 2", "1,2;3,4", "none.csv", "x" * 5000])
@@ -522,7 +556,7 @@ def test_fit_then_detect(command: Command, dve_run: Run, photos: Path, faces: Po
     labels = LandmarkTable(
         tuple(f"{i:06d}.png" for i in range(16)), faces.landmarks5.astype(float), names=names, splits=splits
     )
-    landmarks.write(labels, tmp_path / "labels.csv")
+    formats.write(labels, tmp_path / "labels.csv")
     fit = ("fit", dve_run.folder, "--landmarks", tmp_path / "labels.csv", "--images", photos, "--quiet")
     code, out, err = command(*fit, "--out", tmp_path / "head")
     assert (code, err) == (0, "")
@@ -531,7 +565,7 @@ def test_fit_then_detect(command: Command, dve_run: Run, photos: Path, faces: Po
 
     detect = ("detect", dve_run.folder, photos, "--head", tmp_path / "head", "--quiet")
     assert command(*detect, "--out", tmp_path / "found.csv")[0] == 0
-    found = landmarks.read(tmp_path / "found.csv")
+    found = formats.read(tmp_path / "found.csv")
     assert found.names == names
     np.testing.assert_allclose(found.points, head.predict(list(faces.images)), atol=0.05)
 
@@ -558,7 +592,7 @@ def test_landmarks_named_by_those_of_a_sparse_run(
     assert plot.stat().st_size > 1000
     found = ("--head", head, "--out", tmp_path / "found.csv", "--quiet")
     assert command("detect", sparse_run.folder, photos, *found)[0] == 0
-    assert landmarks.read(tmp_path / "found.csv").points.shape == (16, 5, 2)
+    assert formats.read(tmp_path / "found.csv").points.shape == (16, 5, 2)
 
 
 def test_fit_that_cannot_work(command: Command, dve_run: Run, photos: Path, tmp_path: Path) -> None:
@@ -614,7 +648,7 @@ def test_not_a_run(command: Command, tmp_path: Path) -> None:
 def labels_with_splits(faces: Portraits, path: Path) -> Path:
     images = tuple(f"{i:06d}.png" for i in range(16))
     splits = ("train",) * 10 + ("test",) * 6
-    landmarks.write(LandmarkTable(images, faces.landmarks5.astype(float), splits=splits), path)
+    formats.write(LandmarkTable(images, faces.landmarks5.astype(float), splits=splits), path)
     return path
 
 

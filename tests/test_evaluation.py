@@ -5,107 +5,27 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
+from coordinates import ByColour, Fixed, annotated, config, coordinate_images
 from equimark import evaluation
-from equimark.config import RunConfig, make_config
 from equimark.evaluation import (
     AnnotatedFrames,
     MatchingResult,
-    distances,
-    error_iod_percent,
-    error_px,
+    around_landmarks,
+    draw_labels,
     evaluate_matching,
     evaluate_sparse,
-    frame_by_landmarks,
     load_annotated,
 )
 from equimark.geometry import Cells, Frame
 from equimark.images import ImageError
 from equimark.landmarks import LandmarkError, LandmarkTable
 from equimark.model import LandmarkModel, ModelError
-from equimark.networks import Network
 from equimark.synthetic import Portraits
 from equimark.warps import PRESETS
 
-SIDE = 100
 NAN = np.nan
-
-
-class ByColour(Network):
-    """Descriptors that encode the colour of a cell, of a stride and offset of its own."""
-
-    def __init__(self, cells: Cells = Cells(1, 0.0)) -> None:  # noqa: B008 - frozen
-        super().__init__(nn.Identity(), channels=12)
-        self.cells = cells  # type: ignore[misc]
-
-    def forward(self, images: Tensor) -> Tensor:
-        if self.cells.stride == 2:
-            images = nn.functional.avg_pool2d(images, 2)
-        angles = torch.cat([images[:, :2] * frequency for frequency in (1.5, 6, 20)], 1)
-        return torch.cat([angles.cos(), angles.sin()], 1)
-
-
-class Fixed(Network):
-    """Score maps with a sharp peak at the same cells of every image."""
-
-    cells = Cells(2, 0.5)
-
-    def __init__(self, peaks: list[tuple[int, int]]) -> None:
-        super().__init__(nn.Identity(), channels=len(peaks))
-        self.peaks = peaks
-
-    def forward(self, images: Tensor) -> Tensor:
-        scores = torch.zeros(len(images), len(self.peaks), images.shape[-2] // 2, images.shape[-1] // 2)
-        for k, (x, y) in enumerate(self.peaks):
-            scores[:, k, y, x] = 60
-        return scores
-
-
-def coordinate_images(count: int, side: int = SIDE) -> Tensor:
-    """Frames (N, 3, S, S) whose red and green are the column and the row."""
-    ramp = torch.linspace(0, 255, side).round().to(torch.uint8)
-    image = torch.stack([ramp.expand(side, side), ramp[:, None].expand(side, side), torch.zeros(side, side).byte()])
-    return image.expand(count, -1, -1, -1).contiguous()
-
-
-def annotated(count: int, landmarks: int = 7, side: int = SIDE) -> AnnotatedFrames:
-    points = np.random.default_rng(0).uniform(0.3 * side, 0.7 * side, (landmarks, 2))
-    return AnnotatedFrames(coordinate_images(count, side), np.tile(points, (count, 1, 1)))
-
-
-def config(**changes: object) -> RunConfig:
-    return make_config({"method": "dense"}, changes)
-
-
-# ---- metrics ------------------------------------------------------------------------------------------------
-
-
-def test_distances() -> None:
-    predicted = np.array([[[0, 0], [3, 4.0]]])
-    truth = np.array([[[0, 0], [0, 0.0]]])
-    np.testing.assert_array_equal(distances(predicted, truth), [[0, 5]])
-    truth[0, 0] = NAN
-    np.testing.assert_array_equal(distances(predicted, truth), [[NAN, 5]])
-
-
-def test_metrics_worked_by_hand() -> None:
-    truth = np.array([[[0, 0], [10, 0], [5, 5]], [[0, 0], [0, 20], [5, 5]]], float)
-    predicted = truth.copy()
-    predicted[0, 2] += [3, 4]  # 5 px where the eyes are 10 px apart: 50 %
-    predicted[1, 0] += [0, 2]  # 2 px of 20 px: 10 %
-    assert error_px(predicted, truth) == pytest.approx(7 / 6)
-    assert error_iod_percent(predicted, truth, (0, 1)) == pytest.approx((50 + 10) / 6)
-
-
-def test_landmarks_and_eyes_that_are_not_visible_do_not_count() -> None:
-    truth = np.array([[[0, 0], [10, 0], [5, 5]], [[0, 0], [0, 20], [5, 5]], [[NAN, NAN], [1, 1], [2, 2]]], float)
-    predicted = np.nan_to_num(truth)
-    predicted[0, 2] += [3, 4]
-    predicted[2, 2] += 100  # without both eyes, there is no share of their distance
-    truth[1, 2] = NAN
-    assert error_iod_percent(predicted, truth, (0, 1)) == pytest.approx(50 / 5)
-    assert error_px(predicted, truth) == pytest.approx((5 + 100 * 2**0.5) / 7)
 
 
 def test_matching_metrics_leave_out_what_is_not_in_view() -> None:
@@ -234,32 +154,6 @@ def test_sparse_health_needs_landmarks() -> None:
         evaluate_sparse(LandmarkModel(ByColour(), config()), coordinate_images(2))
 
 
-# ---- frames -------------------------------------------------------------------------------------------------
-
-
-def test_the_300w_frame_worked_by_hand() -> None:
-    """A box of 52 px stays 52 px wide; its centre comes to the middle of the frame, 2 px further down."""
-    points = np.array([[100, 80], [151, 131], [120, 100]], float)
-    frame = frame_by_landmarks(points, (300, 400), 100)
-    placement = frame.place((300, 400))
-    np.testing.assert_allclose(placement.box, (76, 54, 176, 154), atol=1e-9)
-    in_frame = placement.to_frame(points)
-    np.testing.assert_allclose(in_frame[:2], [[24, 26], [75, 77]], atol=1e-9)
-
-
-def test_the_300w_frame_of_a_larger_face() -> None:
-    points = np.array([[100, 80], [203, 180]], float)  # 104 px wide: half the size
-    box = frame_by_landmarks(points, (300, 400), 100).place((300, 400)).box
-    np.testing.assert_allclose(box, (52, 26.5, 252, 226.5), atol=1e-9)
-
-
-def test_the_300w_frame_ignores_what_is_hidden_and_may_reach_beyond_the_image() -> None:
-    points = np.array([[0, 0], [51, 30], [NAN, NAN]], float)
-    box = frame_by_landmarks(points, (60, 80), 100).place((60, 80)).box
-    assert box[0] == pytest.approx(26 - 50)
-    assert box[1] < 0
-
-
 # ---- loading ------------------------------------------------------------------------------------------------
 
 
@@ -277,7 +171,8 @@ def test_load_annotated(faces: Portraits, photos: Path) -> None:
 
 
 def test_load_by_landmarks(faces: Portraits, photos: Path) -> None:
-    data = load_annotated(table_of(faces, [0, 1, 2]), photos, Frame(100), by_landmarks=True)
+    table = table_of(faces, [0, 1, 2])
+    data = load_annotated(table, photos, around_landmarks(table, 100))
     middle = (data.points.min(1) + data.points.max(1)) / 2
     np.testing.assert_allclose(middle, np.tile([49.5, 51.5], (3, 1)), atol=1e-6)
     widths = data.points[..., 0].max(1) - data.points[..., 0].min(1)

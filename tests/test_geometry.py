@@ -186,3 +186,30 @@ def test_an_image_of_the_frames_size_is_in_place():
 def test_impossible_frames(arguments, message):
     with pytest.raises(ValueError, match=message):
         Frame(**arguments)
+
+
+def test_a_frame_on_a_square_of_an_image():
+    placement = geometry.frame_square(np.array([50.0, 20.0]), 60, (100, 200), 30).place((100, 200))
+    np.testing.assert_allclose(placement.box, (20, -10, 80, 50), atol=1e-9)
+    np.testing.assert_allclose(placement.to_frame(np.array([49.5, 19.5])), (14.5, 14.5))
+
+
+def test_the_300w_frame_worked_by_hand():
+    """A box of 52 px stays 52 px wide; its centre comes to the middle of the frame, 2 px further down."""
+    points = np.array([[100, 80], [151, 131], [120, 100]], float)
+    placement = geometry.frame_by_landmarks(points, (300, 400), 100).place((300, 400))
+    np.testing.assert_allclose(placement.box, (76, 54, 176, 154), atol=1e-9)
+    np.testing.assert_allclose(placement.to_frame(points)[:2], [[24, 26], [75, 77]], atol=1e-9)
+
+
+def test_the_300w_frame_of_a_larger_face():
+    points = np.array([[100, 80], [203, 180]], float)  # 104 px wide: half the size
+    box = geometry.frame_by_landmarks(points, (300, 400), 100).place((300, 400)).box
+    np.testing.assert_allclose(box, (52, 26.5, 252, 226.5), atol=1e-9)
+
+
+def test_the_300w_frame_ignores_what_is_hidden_and_may_reach_beyond_the_image():
+    points = np.array([[0, 0], [51, 30], [np.nan, np.nan]], float)
+    box = geometry.frame_by_landmarks(points, (60, 80), 100).place((60, 80)).box
+    assert box[0] == pytest.approx(26 - 50)
+    assert box[1] < 0

@@ -10,8 +10,8 @@ from PIL import Image
 
 from conftest import TINY
 from equimark.config import ConfigError
+from equimark.formats import read
 from equimark.images import ImageError
-from equimark.landmarks import read
 from equimark.model import ModelError
 from equimark.run import Run, train
 from equimark.synthetic import Portraits

@@ -8,11 +8,11 @@ from importlib.metadata import version
 
 from . import objectives
 from .config import RunConfig
+from .formats import read as read_landmarks
+from .formats import write as write_landmarks
 from .geometry import Frame
 from .images import ImageError
 from .landmarks import LandmarkTable
-from .landmarks import read as read_landmarks
-from .landmarks import write as write_landmarks
 from .model import Head, LandmarkModel, Landmarks, Matches
 from .packs import PackedImages, pack
 from .run import Run, train

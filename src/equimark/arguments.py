@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from .config import config_keys, make_config, to_mapping
+from .formats import FORMATS
 
 
 def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
@@ -42,15 +43,22 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
     _fit_arguments(
         add("fit", "learn named landmarks from few labels", "fit runs/photos --landmarks labels.csv --out head")
     )
+    _convert_arguments(
+        add("convert", "bring landmarks to another file format", "convert labels.tps labels.csv --images photos")
+    )
     evaluate = add(
         "evaluate",
         "measure a run by a protocol of the papers",
         "evaluate matching runs/faces --data faces/landmarks.csv --out results.json",
     )
     _evaluate_arguments(evaluate)
+    _reproduce_arguments(
+        add("reproduce", "make a table or figure of the papers", "reproduce 2019-table1 --root /data --out runs/papers")
+    )
     shown = add("report", "write report.html of a run", "report runs/photos")
     shown.add_argument("run", type=Path)
     shown.add_argument("--images", type=Path, help="images to show instead of the training's")
+    _app_arguments(add("app", "explore, label, review and export in a browser", "app runs/photos photos"))
     add("info", "say what a run is", "info runs/photos").add_argument("run", type=Path)
     _synthetic_arguments(
         add("synthetic", "draw images with known landmarks", "synthetic portraits --out drawn --count 500")
@@ -141,18 +149,67 @@ def _fit_arguments(parser: argparse.ArgumentParser) -> None:
     _common(parser, seed=True, frame=True)
 
 
+def _convert_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="IN", help="landmark file, or a folder of .pts files")
+    parser.add_argument("out", type=Path, metavar="OUT", help="file to write; of .pts the folder")
+    what = "format of {}, where its ending{} does not say it"
+    parser.add_argument("--from", dest="read_as", choices=FORMATS, help=what.format("IN", " or content"))
+    parser.add_argument("--to", dest="write_as", choices=FORMATS, help=what.format("OUT", ""))
+    parser.add_argument("--images", type=Path, help="where the images are; needed by formats that depend on their size")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT")
+    lines = (f"  {name:<14} {', '.join(each.endings):<11} {each.about}" for name, each in FORMATS.items())
+    parser.epilog = f"{parser.epilog}\n\nformats, of which the first with an ending is written:\n" + "\n".join(lines)
+
+
 def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("protocol", choices=("matching",))
+    parser.add_argument("protocol", choices=("matching", "landmarks", "segmentation"))
     parser.add_argument("run", type=Path)
-    parser.add_argument("--data", type=Path, required=True, help="a landmark file")
-    parser.add_argument("--root", type=Path, help="where its images are; default: beside it")
-    parser.add_argument("--split", help="of the landmark file; default: test, if it has one")
-    parser.add_argument("--variant", choices=("cells", "upsampled"), default="cells", help="as released, or as newer")
-    parser.add_argument("--out", type=Path, help="JSON file to write")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--data", required=True, help="a published set by name, or a landmark file; or images, --parts")
+    parser.add_argument("--root", type=Path, help="folder of the set, or of the file's images; default: beside it")
+    parser.add_argument("--split", help="to test on; default: test, if there is one")
     what = "centre, letterbox, stretch, x0,y0,x1,y1, or landmarks: the 300-W frame around the annotated points"
     parser.add_argument("--frame", help=what)
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    _common(parser, seed=True)
+    matching = parser.add_argument_group("matching")
+    matching.add_argument("--variant", choices=("cells", "upsampled"), default="cells", help="as released, or as newer")
+    matching.add_argument("--pairs", type=int, help="use only that many pairs of images, drawn by --seed")
+    learning = parser.add_argument_group("landmarks, segmentation")
+    learning.add_argument("--labels", help="numbers of labelled images, as 1,5,10,20,all; default: all")
+    learning.add_argument("--seeds", type=int, default=3, help="draws of each number of labels (3); all are drawn once")
+    learning.add_argument("--epochs", type=int, help="passes over the training images (virtual points: 300)")
+    only = parser.add_argument_group("landmarks")
+    what = "virtual points as in DVE (default for descriptors), or as equimark fit does it"
+    only.add_argument("--regressor", choices=("virtual", "fit"), help=what)
+    only.add_argument("--points", type=int, help="virtual points of each landmark (50)")
+    only.add_argument("--shared", action="store_true", help="all landmarks use the same virtual points")
+    what = "unit of errors: eyes (default, if known), pupils, box (else), or the distance between two landmarks I,J"
+    only.add_argument("--scale", help=what)
+    what = "file to keep predictions in, and to score those that are there without predicting again"
+    only.add_argument("--predictions", type=Path, help=what)
+    parted = parser.add_argument_group("segmentation")
+    parted.add_argument("--parts", type=Path, help="folder of label images, named like the images")
+    what = "what is kept of a run that is no segmentation: scratch, pretrained (default) or finetuned"
+    parted.add_argument("--transfer", choices=("scratch", "pretrained", "finetuned"), default="pretrained", help=what)
+
+
+def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", metavar="NAME", help="of the table or figure; --list names them")
+    parser.add_argument("--list", action="store_true", help="name all tables and figures, their data and their cost")
+    parser.add_argument("--root", type=Path, help="folder with a folder for each data set: celeba, 300w, ...")
+    parser.add_argument("--out", type=Path, default=Path("runs/papers"), help="for runs, results and tables")
+    parser.add_argument("--quick", action="store_true", help="a trial: a few steps, on whatever subset is there")
+    _common(parser, seed=True)
+
+
+def _app_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path)
+    parser.add_argument("images", type=Path, help="a folder, a .zip, a list of paths or a pack")
+    parser.add_argument("--port", type=int, default=7860, help="on 127.0.0.1 (7860); 0 takes a free one")
+    parser.add_argument("--landmarks", type=Path, help="labels to start from")
+    parser.add_argument("--work", type=Path, help="folder for labels and exports; default: in the run")
+    parser.add_argument("--no-browser", dest="browser", action="store_false", help="do not open the page")
+    _common(parser, frame=True)
 
 
 def _synthetic_arguments(parser: argparse.ArgumentParser) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,21 +15,44 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from . import checkpoint, demo, evaluation, flows, landmarks, plots, prediction, report, run, synthetic
+from . import (
+    app,
+    assessment,
+    chains,
+    checkpoint,
+    demo,
+    evaluation,
+    flows,
+    formats,
+    plots,
+    prediction,
+    report,
+    run,
+    synthetic,
+)
 from .arguments import USUAL_KEYS, make_parser
+from .benchmarks import BenchmarkError
+from .chains import ChainError
 from .checkpoint import CheckpointError
 from .config import ConfigError, config_keys, load_recipe, make_config, nearest, recipe_names
 from .files import replace_file, write_text
 from .geometry import Frame
 from .images import ImageError, decode, open_images
-from .landmarks import LandmarkError, LandmarkTable
+from .landmarks import LandmarkError, LandmarkTable, match_images, match_names
+from .metrics import MetricError
 from .model import Head, LandmarkModel, ModelError
 from .packs import PackedImages, is_pack, pack
 from .prediction import Prediction
+from .records import RecordError
 from .regression import LinearRegressor, contributions
+from .reproduce import Workshop, cpu_hours, reproduce, table_of
 from .training import TrainingError
+from .virtual_points import VirtualPointSpec
 
-Failure = (ImageError, LandmarkError, CheckpointError, TrainingError, ModelError, OSError)
+Failure = (
+    *(app.AppError, BenchmarkError, CheckpointError, ImageError, LandmarkError, MetricError, ModelError, RecordError),
+    *(TrainingError, OSError),
+)
 _Arguments = argparse.Namespace
 
 
@@ -46,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             _refuse(rest, command)
         _ACTIONS[arguments.command](arguments)
-    except ConfigError as error:
+    except (ConfigError, ChainError) as error:
         return _complain(error, 2)
     except Failure as error:
         return _complain(error, 1)
@@ -118,7 +140,7 @@ def _train(arguments: _Arguments) -> None:
         resume=arguments.resume,
         overwrite=arguments.overwrite,
         start_from=arguments.start_from,
-        labels=_read_training_labels(arguments.landmarks) if arguments.landmarks else None,
+        labels=_read_training_labels(arguments.landmarks, _files(arguments.images)) if arguments.landmarks else None,
         parts=arguments.parts,
         device=arguments.device,
         tracker=arguments.tracker,
@@ -147,7 +169,7 @@ def _recipes(arguments: _Arguments) -> None:
 
 
 def _detect(arguments: _Arguments) -> None:
-    landmarks.check_writable(arguments.out)
+    formats.check_writable(arguments.out)
     model = _load_model(arguments)
     detector = Head.load(arguments.head, model) if arguments.head else model
     found = prediction.detect_all(detector, arguments.images, progress=not arguments.quiet)
@@ -155,10 +177,10 @@ def _detect(arguments: _Arguments) -> None:
 
 
 def _match(arguments: _Arguments) -> None:
-    landmarks.check_writable(arguments.out)
+    formats.check_writable(arguments.out)
     model = _load_model(arguments)
     source = _read_image(arguments.source)
-    points = _parse_points(arguments.points, arguments.source.name)
+    points = _parse_points(arguments.points, arguments.source)
     _check_inside(points, source)
     found = prediction.match_all(model, source, points, arguments.targets, progress=not arguments.quiet)
     _write_prediction(found, arguments.out)
@@ -168,15 +190,11 @@ def _match(arguments: _Arguments) -> None:
 
 def _fit(arguments: _Arguments) -> None:
     model = _load_model(arguments)
-    table = _read_training_labels(arguments.landmarks)
+    table = _read_training_labels(arguments.landmarks, arguments.images)
     if arguments.labels is not None:
-        if not 1 <= arguments.labels <= len(table):
-            raise LandmarkError(
-                f"--labels must lie between 1 and {len(table)}, the labelled images: {arguments.labels}"
-            )
-        rows = np.random.default_rng(arguments.seed).permutation(len(table))[: arguments.labels]
-        table = table.select(np.sort(rows))
-    images = arguments.images or arguments.landmarks.parent
+        table = table.select(evaluation.draw_labels(np.all(table.visible, 1), arguments.labels, arguments.seed))
+    beside = arguments.landmarks if arguments.landmarks.is_dir() else arguments.landmarks.parent
+    images = arguments.images or beside
     data = evaluation.load_annotated(table, images, model.frame)
     head = model.fit_frames(data.frames, data.points, table.names, seed=arguments.seed)
     head.save(arguments.out)
@@ -185,34 +203,81 @@ def _fit(arguments: _Arguments) -> None:
     print(f"fitted {table.points.shape[1]} landmarks from {len(table)} labelled images: {arguments.out}")
 
 
-def _evaluate_matching(arguments: _Arguments) -> None:
-    model = _load_model(arguments, frame=None)
-    table = landmarks.read(arguments.data)
-    if arguments.split or "test" in (table.splits or ()):
-        table = table.split(arguments.split or "test")
-    by_landmarks = arguments.frame == "landmarks"
-    if arguments.frame and not by_landmarks:
-        model = _framed(model, arguments.frame)
-    data = evaluation.load_annotated(
-        table, arguments.root or arguments.data.parent, model.frame, by_landmarks=by_landmarks
+def _evaluate(arguments: _Arguments) -> None:
+    if arguments.out and arguments.out.is_dir():
+        raise ConfigError(f"--out {arguments.out} is a folder; give the name of a file")
+    taken = ("root", "split", "seed", "device", *_TAKEN_BY_PROTOCOL[arguments.protocol])
+    settings = {name: getattr(arguments, name) for name in taken} | {"progress": not arguments.quiet}
+    if arguments.protocol == "matching":
+        results = assessment.assess_matching(arguments.run, arguments.data, **settings)
+    else:
+        labels = assessment.parse_labels(arguments.labels) if arguments.labels else None
+        settings |= {"labels": labels, "draws": arguments.seeds}
+        if arguments.protocol == "segmentation":
+            results = assessment.assess_segmentation(arguments.run, arguments.data, **settings)
+        else:
+            results = assessment.assess_landmarks(
+                arguments.run, arguments.data, spec=_virtual_points(arguments), **settings
+            )
+    if arguments.out:
+        write_text(arguments.out, results.to_json())
+    _print_table(*results.table())
+
+
+_TAKEN_BY_PROTOCOL = {
+    "matching": ("frame", "variant", "pairs"),
+    "landmarks": ("frame", "regressor", "scale", "predictions"),
+    "segmentation": ("parts", "transfer", "epochs"),
+}
+
+
+def _virtual_points(arguments: _Arguments) -> VirtualPointSpec:
+    given = {"points": arguments.points, "epochs": arguments.epochs, "shared": arguments.shared or None}
+    try:
+        return VirtualPointSpec(**{name: value for name, value in given.items() if value is not None})
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _reproduce(arguments: _Arguments) -> None:
+    if arguments.list:
+        _list_chains()
+        return
+    if arguments.name is None or arguments.root is None:
+        raise ConfigError("reproduce wants a NAME (--list names all) and --root, the folder of the data sets")
+    chain = chains.load(arguments.name)
+    out = arguments.out / "quick" if arguments.quick else arguments.out
+    workshop = Workshop(
+        arguments.root, out, arguments.quick, arguments.seed, arguments.device, progress=not arguments.quiet
     )
-    result = evaluation.evaluate_matching(model, data, variant=arguments.variant, seed=arguments.seed)
-    _write_results(
-        arguments,
-        {
-            "protocol": f"matching, {arguments.variant}",
-            "run": str(arguments.run),
-            "data": str(arguments.data),
-            "images": len(data),
-            "seed": arguments.seed,
-            "metrics": result.metrics(),
-        },
-    )
+    values = reproduce(chain, workshop)
+    _print_table(chain.title, *table_of(chain, values))
+    print(f"{chain.paper}. {chain.note}".strip())
+    print(f"written: {out / chain.name}.md, .json")
+
+
+def _list_chains() -> None:
+    for chain in map(chains.load, chains.names()):
+        print(f"{chain.name}: {chain.title}")
+        data, hours = ", ".join(chain.data), f"{cpu_hours(chain):,.0f}"
+        print(f"    {data}; {len(chain.runs)} trainings, some {hours} hours on two cores")
 
 
 def _report(arguments: _Arguments) -> None:
     images = run.Run(arguments.run).images(arguments.images)
     print(f"report: {report.write_run_report(arguments.run, images)}")
+
+
+def _app(arguments: _Arguments) -> None:
+    app.serve(
+        _load_model(arguments),
+        arguments.run,
+        arguments.images,
+        port=arguments.port,
+        table=formats.read(arguments.landmarks, images=_files(arguments.images)) if arguments.landmarks else None,
+        work=arguments.work,
+        browser=arguments.browser,
+    )
 
 
 def _info(arguments: _Arguments) -> None:
@@ -246,6 +311,21 @@ def _synthetic(arguments: _Arguments) -> None:
     print(f"drew {count} frames, their flow and landmarks.csv into {out}")
 
 
+def _convert(arguments: _Arguments) -> None:
+    if not arguments.overwrite:
+        formats.check_free(arguments.out, arguments.write_as)
+    formats.check_writable(arguments.out, arguments.write_as)
+    table, left_out = formats.read_noted(arguments.file, arguments.read_as, arguments.images)
+    not_held = formats.write(table, arguments.out, arguments.write_as, arguments.images)
+    print(f"{table.points.shape[1]} landmarks on {len(table)} images: {arguments.out}")
+    _mention([f"{arguments.file}: {note}" for note in left_out] + [f"{arguments.out}: {note}" for note in not_held])
+
+
+def _mention(notes: Iterable[str]) -> None:
+    for note in notes:
+        print(f"equimark: {note}", file=sys.stderr)
+
+
 def _mention_small(images: PackedImages, side: int) -> None:
     if small := images.smaller_than(side):
         print(
@@ -261,8 +341,11 @@ _ACTIONS: dict[str, Callable[[_Arguments], None]] = {
     "detect": _detect,
     "match": _match,
     "fit": _fit,
-    "evaluate": _evaluate_matching,
+    "convert": _convert,
+    "evaluate": _evaluate,
+    "reproduce": _reproduce,
     "report": _report,
+    "app": _app,
     "info": _info,
     "synthetic": _synthetic,
 }
@@ -271,10 +354,15 @@ _ACTIONS: dict[str, Callable[[_Arguments], None]] = {
 # ---- what they share ----------------------------------------------------------------------------------------
 
 
-def _read_training_labels(path: Path) -> LandmarkTable:
+def _read_training_labels(path: Path, images: Path | None = None) -> LandmarkTable:
     """A landmark file; of one with splits, the part for training."""
-    table = landmarks.read(path)
+    table = formats.read(path, images=images)
     return table.split("train") if table.splits and "train" in table.splits else table
+
+
+def _files(images: Path | None) -> Path | None:
+    """Where the image files are, unless they are packed."""
+    return None if images is None or is_pack(images) else images
 
 
 def _load_model(arguments: _Arguments, frame: str | None = "as given") -> LandmarkModel:
@@ -296,7 +384,7 @@ def _read_image(path: Path) -> NDArray[np.uint8]:
         raise ImageError(f"{path}: {error}") from None
 
 
-def _parse_points(text: str, image: str) -> NDArray[np.float64]:
+def _parse_points(text: str, image: Path) -> NDArray[np.float64]:
     """Points (N, 2) from ``x,y x,y ...``, or the row of ``image`` in a landmark file."""
     try:
         numbers = [[float(x), float(y)] for x, y in (pair.split(",") for pair in text.split())]
@@ -310,10 +398,11 @@ def _parse_points(text: str, image: str) -> NDArray[np.float64]:
         is_file = False
     if not is_file:
         raise ConfigError(f"--points wants 'x,y x,y ...' or a landmark file, got {text!r}")
-    table = landmarks.read(text)
-    row = next((i for i, name in enumerate(table.images) if Path(name).name == image), None)
-    if row is None:
-        raise LandmarkError(f"{text} has no row for {image}")
+    table = formats.read(text)
+    try:
+        (row,) = match_names([str(image)], table.images)
+    except LandmarkError:
+        raise LandmarkError(f"{text} has no row for {image.name}, or several") from None
     visible: NDArray[np.float64] = table.points[row][table.visible[row]]
     return visible
 
@@ -327,8 +416,9 @@ def _check_inside(points: NDArray[np.float64], image: NDArray[np.uint8]) -> None
 
 
 def _write_prediction(found: Prediction, out: Path) -> None:
-    landmarks.write(found.table, out)
+    notes = formats.write(found.table, out)
     print(f"{found.table.points.shape[1]} points on {len(found.table)} images: {out}")
+    _mention(notes)
     for item in found.unreadable:
         print(f"equimark: left out {item.name}: {item.reason}", file=sys.stderr)
 
@@ -343,7 +433,7 @@ def _plot_matches(
         places = np.stack([packed.placement(i).to_frame(p) for i, p in enumerate(places)])
     else:
         targets = open_images(arguments.targets)
-        rows = landmarks.match_images(found.table, targets.names)[:most]
+        rows = match_images(found.table, targets.names)[:most]
         images = [decode(targets.read(int(i))).pixels for i in rows]
     assert found.table.confidence is not None
     figure = plots.matches(source, points, images, places, found.table.confidence[:most])
@@ -363,15 +453,6 @@ def _plot_contributions(head: Head, frame: Tensor, points: NDArray[np.float64], 
 def _write_figure(figure: Figure, path: Path) -> None:
     replace_file(path, lambda temporary: figure.savefig(temporary, format="png", dpi=150))
     print(f"picture: {path}")
-
-
-def _write_results(arguments: _Arguments, results: dict[str, object]) -> None:
-    if arguments.out:
-        write_text(arguments.out, json.dumps(results, indent=2) + "\n")
-    metrics = results.pop("metrics")
-    assert isinstance(metrics, dict)
-    rows = [[name, f"{value:.3f}"] for name, value in metrics.items()]
-    _print_table(", ".join(f"{key} {value}" for key, value in results.items()), ["metric", "value"], rows)
 
 
 def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from . import checkpoint, evaluation, plots, report
+from . import checkpoint, evaluation, metrics, plots, report
 from .evaluation import AnnotatedFrames
 from .files import write_text
 from .packs import PackedImages
@@ -108,8 +108,8 @@ def _annotated(images: NDArray[np.uint8], points: NDArray[np.float32]) -> Annota
 
 def _point_metrics(predicted: NDArray[np.float64], truth: NDArray[np.float64]) -> Metrics:
     return {
-        "error_iod_percent": evaluation.error_iod_percent(predicted, truth, OUTER_EYES),
-        "error_px": evaluation.error_px(predicted, truth),
+        "error_iod_percent": metrics.error_iod_percent(predicted, truth, OUTER_EYES),
+        "error_px": metrics.error_px(predicted, truth),
     }
 
 

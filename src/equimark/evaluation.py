@@ -1,8 +1,8 @@
-"""Metrics, and the papers' protocols that produce them."""
+"""Annotated images in a model's frame; the matching protocol; whether sparse landmarks are healthy."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,40 +13,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from . import geometry, matching, objectives
-from .geometry import Frame
-from .images import ImageError, decode, frame_image, open_images
-from .landmarks import LandmarkTable, match_images
+from .geometry import Frame, Size, frame_by_landmarks
+from .images import ImageError, ImageSource, decode, frame_image, open_images
+from .landmarks import LandmarkError, LandmarkTable, match_images
 from .methods import cells_correspondence
+from .metrics import Points, by_point
 from .model import LandmarkModel, ModelError, batches
 from .pairs import PairSpec, draw_warps
+from .progress import progress_bar
 from .warps import PRESETS
 
 REFERENCE_SIDE = 70.0  # errors of the matching protocol are given in pixels of a 70 x 70 frame
 MatchingVariant = Literal["cells", "upsampled"]
-Points = NDArray[np.float64]
-
-
-def distances(predicted: Points, truth: Points) -> Points:
-    """Euclidean distances (...) of points (..., 2); NaN where the truth is NaN."""
-    norms: Points = np.linalg.norm(np.asarray(predicted) - np.asarray(truth), axis=-1)
-    return norms
-
-
-def error_iod_percent(predicted: Points, truth: Points, eyes: tuple[int, int]) -> float:
-    """Mean distance as a share of the distance between two landmarks, in % (DVE tables 2-3).
-
-    Args:
-        predicted: (N, K, 2).
-        truth: (N, K, 2); landmarks that are NaN do not count, nor images without both eyes.
-        eyes: indices of the two landmarks: 0 and 1 of the five points, 36 and 45 of the 68.
-    """
-    between = distances(truth[:, eyes[0]], truth[:, eyes[1]])
-    return 100 * float(np.nanmean(distances(predicted, truth) / between[:, None]))
-
-
-def error_px(predicted: Points, truth: Points) -> float:
-    """Mean distance in pixels over the visible landmarks."""
-    return float(np.nanmean(distances(predicted, truth)))
+FrameOf = Callable[[int, Size], Frame]
 
 
 @dataclass(frozen=True)
@@ -65,34 +44,59 @@ class AnnotatedFrames:
         return len(self.frames)
 
 
+def draw_labels(complete: NDArray[np.bool_], wanted: int, seed: int) -> NDArray[np.int64]:
+    """Which ``wanted`` of N labelled images are used, in order: the same for every method.
+
+    Images that show all landmarks come first. Of one seed, a smaller draw is a part of every larger one.
+
+    Args:
+        complete: (N,) which images show all landmarks.
+        wanted: how many to draw.
+        seed: of the draw.
+
+    Raises:
+        LandmarkError: if there are not as many.
+    """
+    if not 1 <= wanted <= len(complete):
+        raise LandmarkError(f"--labels must lie between 1 and {len(complete)}, the labelled images: {wanted}")
+    rows = np.random.default_rng(seed).permutation(len(complete))
+    return np.sort(rows[np.argsort(~complete[rows], kind="stable")][:wanted])
+
+
+def around_landmarks(table: LandmarkTable, size: int) -> FrameOf:
+    """The frame of each image by its landmarks: see :func:`~equimark.geometry.frame_by_landmarks`."""
+    return lambda row, image_size: frame_by_landmarks(table.points[row], image_size, size)
+
+
 def load_annotated(
-    table: LandmarkTable, images: str | Path, frame: Frame, *, by_landmarks: bool = False
+    table: LandmarkTable, images: str | Path | ImageSource, frame: Frame | FrameOf, *, progress: bool = False
 ) -> AnnotatedFrames:
     """The images of a landmark table, in a frame.
 
     Args:
         table: landmarks in pixels of the images as stored.
-        images: where the images are: a folder, a .zip, a list.
-        frame: of the model.
-        by_landmarks: place the frame by the landmarks (see :func:`frame_by_landmarks`).
+        images: where the images are: a folder, a .zip, a list, or opened already.
+        frame: of all images, or the frame of a row of the table, whose image has a size (H, W).
+        progress: show a progress bar.
 
     Raises:
         LandmarkError: if an image of the table is missing or ambiguous.
         ImageError: if an image of the table cannot be read.
     """
-    source = open_images(images)
+    source = images if isinstance(images, ImageSource) else open_images(images)
     frames, points = [], []
-    for row, index in enumerate(match_images(table, source.names)):
-        try:
-            pixels = decode(source.read(int(index))).pixels
-        except ImageError as error:
-            raise ImageError(f"{source.names[int(index)]}: {error}") from None
-        size = (pixels.shape[0], pixels.shape[1])
-        framed, placement = frame_image(
-            pixels, frame_by_landmarks(table.points[row], size, frame.size) if by_landmarks else frame
-        )
-        frames.append(framed)
-        points.append(placement.to_frame(table.points[row]))
+    indices = match_images(table, source.names)
+    with progress_bar("reading", len(table), shown=progress) as advance:
+        for row, index in enumerate(indices):
+            try:
+                pixels = decode(source.read(int(index))).pixels
+            except ImageError as error:
+                raise ImageError(f"{source.names[int(index)]}: {error}") from None
+            own = frame if isinstance(frame, Frame) else frame(row, (pixels.shape[0], pixels.shape[1]))
+            framed, placement = frame_image(pixels, own)
+            frames.append(framed)
+            points.append(placement.to_frame(table.points[row]))
+            advance()
     return AnnotatedFrames(torch.from_numpy(np.stack(frames)).movedim(-1, 1).contiguous(), np.stack(points))
 
 
@@ -115,9 +119,22 @@ class MatchingResult:
             "different_identity_px": float(np.nanmean(self.different_identity)),
         }
 
+    def by_point(self) -> dict[str, Points]:
+        """The same two figures of each landmark (K,)."""
+        return {
+            "same_identity_px": by_point(self.same_identity),
+            "different_identity_px": by_point(self.different_identity),
+        }
+
 
 def evaluate_matching(
-    model: LandmarkModel, data: AnnotatedFrames, *, variant: MatchingVariant = "cells", seed: int = 0
+    model: LandmarkModel,
+    data: AnnotatedFrames,
+    *,
+    variant: MatchingVariant = "cells",
+    seed: int = 0,
+    pairs: int | None = None,
+    progress: bool = False,
 ) -> MatchingResult:
     """Matching between two warps of an image and between two images (DVE section 4.1, table 1).
 
@@ -131,18 +148,34 @@ def evaluate_matching(
         variant: ``cells`` as released with DVE: the descriptor of the cell nearest to the landmark, dot
             products, the cell of the maximum. ``upsampled`` as in newer papers: descriptors enlarged to
             the view and compared by cosine, pixel by pixel.
-        seed: of the warps.
+        seed: of the warps, and of the choice of pairs.
+        pairs: take so many of the pairs, drawn at random; all if absent.
+        progress: show a progress bar.
 
     Raises:
-        ModelError: for a sparse run, or fewer than two images.
+        ModelError: for a sparse run, fewer than two images, or fewer pairs than are asked for.
     """
     if not model.has_descriptors:
         raise ModelError(f"the matching protocol needs descriptors; a {model.config.method} run has none")
     if len(data) < 2:
         raise ModelError(f"the matching protocol takes images two at a time, got {len(data)}")
-    errors = [_match_batch(model, batch, variant) for batch in _view_pairs(model, data, seed)]
+    chosen = _choose_pairs(len(data) // 2, pairs, seed)
+    errors = []
+    with progress_bar("matching", len(chosen), unit="pairs", shown=progress) as advance:
+        for views in _view_pairs(model, data, chosen, seed):
+            errors.append(_match_batch(model, views, variant))
+            advance(len(errors[-1][0]))
     same, different = (np.concatenate(parts) for parts in zip(*errors, strict=True))
     return MatchingResult(same, different)
+
+
+def _choose_pairs(count: int, wanted: int | None, seed: int) -> Tensor:
+    """Which of ``count`` pairs of images, in order."""
+    if wanted is None:
+        return torch.arange(count)
+    if not 1 <= wanted <= count:
+        raise ModelError(f"{wanted} pairs were asked for, but these images make 1 to {count}")
+    return torch.from_numpy(draw_labels(np.ones(count, np.bool_), wanted, seed))
 
 
 @dataclass(frozen=True)
@@ -153,14 +186,15 @@ class _Views:
     points: Tensor
 
 
-def _view_pairs(model: LandmarkModel, data: AnnotatedFrames, seed: int) -> Iterator[tuple[_Views, _Views, _Views]]:
+def _view_pairs(
+    model: LandmarkModel, data: AnnotatedFrames, pairs: Tensor, seed: int
+) -> Iterator[tuple[_Views, _Views, _Views]]:
     """Source views of the first images, target views of the first, target views of the second."""
     first, second = PRESETS["dve-evaluation"]
     spec = PairSpec(model.config.pairs.margin, first, second)
     generator = torch.Generator().manual_seed(seed)
-    pairs = len(data) // 2
-    for part in batches(pairs):
-        chosen = torch.arange(part.start, part.stop)
+    for part in batches(len(pairs)):
+        chosen = pairs[part]
         both = torch.stack([2 * chosen, 2 * chosen + 1]).flatten()
         images = data.frames[both].float() / 255
         points = torch.from_numpy(data.points[both.numpy()]).float()
@@ -239,22 +273,3 @@ def evaluate_sparse(model: LandmarkModel, frames: Tensor, *, seed: int = 0) -> S
     alignment = objectives.sparse_equivariance(source, target, at_cells, stride=cells.stride)["alignment"]
     health = objectives.sparse_health(source, alignment, at_cells, stride=cells.stride)
     return SparseHealth(int(health["distinct_landmarks"]), float(alignment), float(health["alignment_share"]))
-
-
-def frame_by_landmarks(
-    points: Points, image_size: tuple[int, int], frame_size: int, *, width: float = 0.52, up: float = 0.02
-) -> Frame:
-    """The 300-W frame of DVE: the box around the landmarks is 52 of 100 px wide, and the frame is moved up by 2 px.
-
-    Args:
-        points: landmarks (K, 2) in pixels of the image.
-        image_size: (H, W) of the image.
-        frame_size: side of the frame in pixels.
-        width: of the box, as a share of the frame.
-        up: by which the frame is moved up, as a share of its side.
-    """
-    low, high = np.nanmin(points, 0), np.nanmax(points, 0)
-    side = (high[0] - low[0] + 1) / width
-    corner = (low + high) / 2 + 0.5 + [0, -up * side] - side / 2
-    shares = np.concatenate([corner, corner + side]) / np.tile(image_size[::-1], 2)
-    return Frame(frame_size, fit=",".join(map(repr, shares.tolist())))

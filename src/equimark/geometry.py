@@ -217,3 +217,34 @@ class Placement:
     def _corner_scale(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         x0, y0, x1, y1 = self.box
         return np.array([x0, y0]), np.array([x1 - x0, y1 - y0]) / self.size
+
+
+def frame_square(centre: NDArray[np.floating], side: float, image_size: Size, frame_size: int) -> Frame:
+    """A frame of ``frame_size`` that shows one square of an image; it may reach beyond the image.
+
+    Args:
+        centre: of the square, (x, y) in pixel *borders* of the image: half a pixel more than in pixels.
+        side: of the square, in pixels of the image.
+        image_size: (H, W) of the image.
+        frame_size: side of the frame in pixels.
+    """
+    corner = np.asarray(centre, np.float64) - side / 2
+    shares = np.concatenate([corner, corner + side]) / np.tile(image_size[::-1], 2)
+    return Frame(frame_size, fit=",".join(map(repr, shares.tolist())))
+
+
+def frame_by_landmarks(
+    points: NDArray[np.floating], image_size: Size, frame_size: int, *, width: float = 0.52, up: float = 0.02
+) -> Frame:
+    """The 300-W frame of DVE: the box around the landmarks is 52 of 100 px wide, and the frame is moved up by 2 px.
+
+    Args:
+        points: landmarks (K, 2) in pixels of the image.
+        image_size: (H, W) of the image.
+        frame_size: side of the frame in pixels.
+        width: of the box, as a share of the frame.
+        up: by which the frame is moved up, as a share of its side.
+    """
+    low, high = np.nanmin(points, 0), np.nanmax(points, 0)
+    side = float(high[0] - low[0] + 1) / width
+    return frame_square((low + high) / 2 + 0.5 + [0, -up * side], side, image_size, frame_size)

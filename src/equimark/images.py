@@ -241,6 +241,22 @@ def _decode(data: bytes, min_side: int | None) -> tuple[Image.Image, Size]:
     return rgb, (height, width)
 
 
+def stored_size(data: bytes) -> Size:
+    """(H, W) of an image file as stored, after EXIF rotation, without decoding its pixels.
+
+    Raises:
+        ImageError: not an image, or damaged at its beginning; the message is the reason.
+    """
+    try:
+        with _pillow_warnings_silenced, _open(data) as image:
+            turned = image.format != "TIFF" and _exif_turn(image) in _SIDEWAYS  # Pillow has turned a TIFF already
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except UnidentifiedImageError:
+        raise ImageError("not an image, or of a kind that Pillow cannot open here") from None
+    except Exception as error:  # as in decode
+        raise ImageError(str(error) or type(error).__name__) from error
+
+
 def decode_labels(data: bytes) -> Pixels:
     """The labels (H, W) that the pixels of a label image hold: grey values, or places in its palette.
 

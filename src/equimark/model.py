@@ -24,7 +24,8 @@ from .images import frame_image
 from .matching import Located
 from .networks import Network
 from .pairs import draw_warps
-from .regression import LinearRegressor, PrototypeRegressor, Regressor, restore
+from .prototypes import PrototypeRegressor
+from .regression import LinearRegressor, Regressor, restore
 
 Image = NDArray[np.uint8]
 Found = tuple[NDArray[np.float64], NDArray[np.float64]]  # points and their confidence
@@ -285,7 +286,7 @@ class LandmarkModel:
     ) -> Head:
         """Named landmarks from ``frames`` (N, 3, S, S) uint8 with labels (N, J, 2) in pixels of the frames.
 
-        With descriptors they are prototypes (:class:`equimark.regression.PrototypeRegressor`). Those of a sparse
+        With descriptors they are prototypes (:class:`equimark.prototypes.PrototypeRegressor`). Those of a sparse
         run are derived from its own landmarks (:class:`equimark.regression.LinearRegressor`), found on pairs of
         views of the frames, warped at random as in training (2017, section 4.3): equally many of each frame, and
         ``pairs`` at least. Labels that a warp takes out of view do not count.

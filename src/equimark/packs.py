@@ -12,7 +12,7 @@ import errno
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from equimark import flows
 from equimark.geometry import Frame, Placement, Size
-from equimark.images import Framed, ImageError, ImageSource, Pixels, Unreadable, open_images, read_framed
+from equimark.images import Framed, ImageError, Pixels, Unreadable, open_images, read_framed
 from equimark.progress import progress_bar
 
 _FORMAT = 1
@@ -61,12 +61,50 @@ def pack(
     if is_pack(source_path):
         raise ImageError(f"{source_path} is a pack already; give the images that it was made of")
     source = open_images(source_path)
+    places = {name: i for i, name in enumerate(source.names)}
+
+    def read_flow(name: str) -> NDArray[np.float32] | None:
+        data = source.read_beside(places[name], flows.SUFFIX)
+        return None if data is None else flows.read(data)
+
+    with closing(read_framed(source, frame, workers=workers)) as images:
+        count, where = len(source), source.path
+        return write_pack(images, count, out, frame, where, read_flow, progress=progress, overwrite=overwrite)
+
+
+def write_pack(
+    images: Iterable[Framed | Unreadable],
+    count: int,
+    out: str | Path,
+    frame: Frame,
+    source: Path,
+    read_flow: Callable[[str], NDArray[np.float32] | None] | None = None,
+    *,
+    progress: bool = True,
+    overwrite: bool = False,
+) -> PackedImages:
+    """Write images that are in their frames already: see :func:`pack`.
+
+    Args:
+        images: ``count`` of them, each of ``frame.size``; they may lie in their images as they like.
+        count: how many.
+        out: the folder to make.
+        frame: how the images were framed, or how other images like them should be.
+        source: where they come from.
+        read_flow: name of an image -> displacement (H, W, 2) of its pixels to the next; None if there is none.
+        progress: show a bar on standard error.
+        overwrite: replace a pack that stands at ``out``.
+
+    Raises:
+        ImageError: as :func:`pack`.
+    """
     out = Path(out).resolve()
     _check_free(out, overwrite)
-    with _new_folder(out, len(source) * frame.size**2 * 3) as folder:
-        count = _write_images(source, folder, frame, workers, progress)
-        _write_flow(source, folder, frame, count)
-        about = {"format": _FORMAT, "count": count, "frame": asdict(frame), "source": source.path.resolve().as_posix()}
+    with _new_folder(out, count * frame.size**2 * 3) as folder:
+        written = _write_images(images, count, source, folder, progress)
+        if read_flow is not None:
+            _write_flow(read_flow, folder, frame, written)
+        about = {"format": _FORMAT, "count": written, "frame": asdict(frame), "source": source.resolve().as_posix()}
         (folder / "pack.yaml").write_text(yaml.safe_dump(about, sort_keys=False), "utf-8")
     return PackedImages.open(out)
 
@@ -114,45 +152,43 @@ def _replace(out: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _write_images(source: ImageSource, folder: Path, frame: Frame, workers: int | None, progress: bool) -> int:
+def _write_images(images: Iterable[Framed | Unreadable], count: int, source: Path, folder: Path, progress: bool) -> int:
     """Writes ``images.u8``, ``index.csv`` and ``unreadable.csv``; returns how many images could be read."""
-    count = 0
+    written = 0
     reasons: list[str] = []
     with ExitStack() as stack:
         pixels = stack.enter_context((folder / "images.u8").open("wb"))
         index = stack.enter_context(_csv(folder / "index.csv", "image", "width", "height", "x0", "y0", "x1", "y1"))
         unreadable = stack.enter_context(_csv(folder / "unreadable.csv", "file", "reason"))
-        framed = stack.enter_context(closing(read_framed(source, frame, workers=workers)))
-        advance = stack.enter_context(progress_bar("packing", len(source), shown=progress))
-        for image in framed:
+        advance = stack.enter_context(progress_bar("packing", count, shown=progress))
+        for image in images:
             if isinstance(image, Unreadable):
                 unreadable.writerow((image.name, image.reason))
                 reasons += [f"{image.name}: {image.reason}"] if len(reasons) < 3 else []
             else:
                 pixels.write(image.pixels.data)
                 index.writerow((image.name, image.size[1], image.size[0], *image.placement.box))
-                count += 1
+                written += 1
             advance()
-    if not count:
-        raise ImageError(f"none of the {len(source)} images of {source.path} can be read; {'; '.join(reasons)}")
-    return count
+    if not written:
+        raise ImageError(f"none of the {count} images of {source} can be read; {'; '.join(reasons)}")
+    return written
 
 
-def _write_flow(source: ImageSource, folder: Path, frame: Frame, count: int) -> None:
-    """Writes ``flow.f16`` if there is a flow file beside any image; NaN for those that have none."""
+def _write_flow(read_flow: Callable[[str], NDArray[np.float32] | None], folder: Path, frame: Frame, count: int) -> None:
+    """Writes ``flow.f16`` if any image has flow; NaN for those that have none."""
     index = _read_index(folder / "index.csv", count)
-    places = {name: i for i, name in enumerate(source.names)}
     found: NDArray[np.float16] | None = None
     for i, name in enumerate(index.names):
-        data = source.read_beside(places[name], flows.SUFFIX)
-        if data is None:
-            continue
-        if found is None:
-            shape = (count, frame.size, frame.size, 2)
-            found = np.memmap(folder / "flow.f16", np.float16, "w+", shape=shape)
-            found[:] = np.nan
         try:
-            found[i] = flows.to_frame(flows.read(data), index.size(i), index.placement(i, frame))
+            flow = read_flow(name)
+            if flow is None:
+                continue
+            if found is None:
+                shape = (count, frame.size, frame.size, 2)
+                found = np.memmap(folder / "flow.f16", np.float16, "w+", shape=shape)
+                found[:] = np.nan
+            found[i] = flows.to_frame(flow, index.size(i), index.placement(i, frame))
         except flows.FlowError as error:
             raise ImageError(f"{PurePosixPath(name).with_suffix(flows.SUFFIX)}: {error}") from None
 

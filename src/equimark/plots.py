@@ -15,6 +15,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -31,7 +32,7 @@ Points = NDArray[np.floating[Any]]
 Colours = NDArray[np.float64]
 
 INK, MUTED, RULE, ACCENT = "#1f2933", "#66758a", "#d9e0e8", "#2364d2"
-_WIDTH, _LARGEST_TILE = 9.0, 1.8  # inches
+_WIDTH, _LARGEST_TILE, _GROUP_GAP = 9.0, 1.8, 0.12  # inches
 _GRAPH_SIDE = 4.6
 _RING = 0.024  # radius as a share of the image
 _KEY_SHARES = (0.2, 0.5, 1.0)
@@ -63,10 +64,10 @@ def palette(count: int) -> Colours:
     return np.array([*named, *more]).reshape(-1, 3)
 
 
-def position_colours(points: Points, size: tuple[int, int]) -> Colours:
-    """Colours (K, 3) of ``points`` (K, 2) in an image of ``size`` (H, W): hue by x, depth by y."""
+def position_colours(points: Points, size: tuple[int, int], *, hues: tuple[float, float] = (0.0, 0.85)) -> Colours:
+    """Colours (K, 3) of ``points`` (K, 2) in an image of ``size`` (H, W): hue by x, from left to right, depth by y."""
     x, y = (np.asarray(points) / (size[1] - 1, size[0] - 1)).clip(0, 1).reshape(-1, 2).T
-    hue, saturation, value = 0.85 * x, 0.45 + 0.55 * y, 1 - 0.35 * y
+    hue, saturation, value = hues[0] + (hues[1] - hues[0]) * x, 0.45 + 0.55 * y, 1 - 0.35 * y
     return np.array([colorsys.hsv_to_rgb(*each) for each in zip(hue, saturation, value, strict=True)]).reshape(-1, 3)
 
 
@@ -89,22 +90,34 @@ def descriptor_colours(features: NDArray[np.floating[Any]]) -> Colours:
 
 
 def sheet(
-    rows: int, columns: int, title: str, *, labelled: bool = False, noted: bool = False
+    rows: int,
+    columns: int,
+    title: str,
+    *,
+    labelled: bool = False,
+    noted: bool = False,
+    below: float = 0,
+    before_rows: Sequence[int] = (),
+    before_columns: Sequence[int] = (),
 ) -> tuple[Figure, NDArray[Any]]:
     """A figure of ``rows`` x ``columns`` square tiles without ticks, and its axes (rows, columns).
 
     The title stands above, with room for notes over the first row; ``noted`` leaves room for notes over the others
-    too, ``labelled`` for labels to the left of the rows.
+    too, ``labelled`` for labels to the left of the rows, and ``below`` is left free under them, in inches. Tiles stand
+    in groups: there is more room before some rows and columns.
     """
     left, top, gap = (0.2 if labelled else 0.02), 0.15, 0.05  # inches
     between = 0.2 if noted else gap
-    tile = min(_LARGEST_TILE, (_WIDTH - left) / columns - gap)
-    width, height = left + columns * (tile + gap), top + rows * (tile + between)
+    right = _GROUP_GAP * np.isin(range(columns), before_columns).cumsum()
+    down = _GROUP_GAP * np.isin(range(rows), before_rows).cumsum()
+    tile = min(_LARGEST_TILE, (_WIDTH - left - right[-1]) / columns - gap)
+    width, height = left + columns * (tile + gap) + right[-1], top + rows * (tile + between) + down[-1] + below
     figure, title_height = _figure(width, height, title)
     height += title_height
     axes = np.empty((rows, columns), object)
     for row, column in np.ndindex(rows, columns):
-        x, y = left + column * (tile + gap), height - title_height - top - tile - row * (tile + between)
+        x = left + column * (tile + gap) + right[column]
+        y = height - title_height - top - tile - row * (tile + between) - down[row]
         ax = figure.add_axes((x / width, y / height, tile / width, tile / height))
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
@@ -124,7 +137,8 @@ def _figure(width: float, height: float, title: str) -> tuple[Figure, float]:
     return figure, title_height
 
 
-def _panels(rows: int, columns: int, width: float, height: float, title: str) -> tuple[Figure, NDArray[Any]]:
+def panels(rows: int, columns: int, width: float, height: float, title: str) -> tuple[Figure, NDArray[Any]]:
+    """A figure of ``rows`` x ``columns`` axes, of that size in inches without its title, and the axes."""
     figure, title_height = _figure(width, height, title)
     share = title_height / (height + title_height)
     figure.set_layout_engine(ConstrainedLayoutEngine(rect=(0, 0, 1, 1 - share)))
@@ -140,16 +154,23 @@ def show(ax: Axes, image: Image | Colours, note: str = "", *, smooth: bool = Tru
 
 
 def draw_points(
-    ax: Axes, points: Points, colours: Colours, *, confidence: ArrayLike | None = None, size: float = 30
-) -> None:
+    ax: Axes,
+    points: Points,
+    colours: Colours,
+    *,
+    confidence: ArrayLike | None = None,
+    size: float = 30,
+    marker: str = "o",
+) -> PathCollection:
     """Points (K, 2) in ``colours`` (K, 3) with thin white outlines; unsure ones are smaller and fainter."""
     sure = np.ones(len(points)) if confidence is None else np.clip(np.asarray(confidence, np.float64), 0, 1)
     x, y = np.asarray(points, np.float64).reshape(-1, 2).T
-    ax.scatter(
+    return ax.scatter(
         x,
         y,
         s=size * (0.4 + 0.6 * sure),
         c=np.column_stack([colours, 0.3 + 0.7 * sure]),
+        marker=marker,
         edgecolors=[(1.0, 1.0, 1.0, 0.3 + 0.7 * float(s)) for s in sure],
         linewidths=0.8,
         zorder=3,
@@ -218,18 +239,18 @@ def curves(
         names.remove("loss")
     columns = 4 if len(names) > 6 else 3
     rows = max(1, -(-len(names) // columns))
-    figure, axes = _panels(rows, columns, _WIDTH, 1.7 * rows, title)
-    panels = list(axes.flat)
-    for name, ax in zip(names, panels, strict=False):
+    figure, axes = panels(rows, columns, _WIDTH, 1.7 * rows, title)
+    each = list(axes.flat)
+    for name, ax in zip(names, each, strict=False):
         points = np.array([(e["step"], e[name]) for e in entries if name in e], np.float64)
         _curve(ax, points, TERM_LABELS.get(name, name.replace("_", " ").capitalize()), (limits or {}).get(name))
-    for ax in panels[len(names) :]:
+    for ax in each[len(names) :]:
         ax.remove()
     return figure
 
 
 def _curve(ax: Axes, points: Points, label: str, limit: float | None) -> None:
-    _plain_axes(ax, label)
+    plain_axes(ax, label)
     reach = len(points) // 25
     smooth = [points[max(0, i - reach) : i + reach + 1, 1].mean() for i in range(len(points))]
     ax.plot(*points.T, color=ACCENT, alpha=0.3, linewidth=1)
@@ -244,7 +265,8 @@ def _curve(ax: Axes, points: Points, label: str, limit: float | None) -> None:
         ax.set_ylim(top=min(2.5 * limit, 1.08 * max(limit, float(points[:, 1].max()))))
 
 
-def _plain_axes(ax: Axes, label: str) -> None:
+def plain_axes(ax: Axes, label: str) -> None:
+    """Axes of a diagram with ``label`` above: lines across, and none but those."""
     ax.set_title(label, fontsize=8.5, color=INK, loc="left")
     ax.tick_params(labelsize=7.5, colors=MUTED, length=0)
     ax.grid(axis="y", color=RULE, linewidth=0.6)
@@ -279,11 +301,12 @@ def training_pairs(
             show(ax, image)
             draw_grid(ax, positions, list(rows), list(columns))
             draw_points(ax, positions[np.ix_(rows, columns)][nodes], colours, size=24)
-    _row_labels(axes, ("source view", "target view"))
+    label_rows(axes, ("source view", "target view"))
     return figure
 
 
-def _row_labels(axes: NDArray[Any], labels: Sequence[str]) -> None:
+def label_rows(axes: NDArray[Any], labels: Sequence[str]) -> None:
+    """Labels to the left of the rows of a :func:`sheet` that was made with room for them."""
     for row, label in zip(axes, labels, strict=True):
         row[0].set_ylabel(label, fontsize=8, color=MUTED, labelpad=3)
 
@@ -333,7 +356,7 @@ def colour_maps(images: Sequence[Image], features: NDArray[np.floating[Any]]) ->
     for (above, below), image, colours in zip(axes.T, images, descriptor_colours(features), strict=True):
         show(above, image)
         show(below, colours)
-    _row_labels(axes, ("image", "descriptors"))
+    label_rows(axes, ("image", "descriptors"))
     return figure
 
 
@@ -344,7 +367,7 @@ def label_maps(images: Sequence[Image], labels: NDArray[np.integer[Any]]) -> Fig
     for (above, below), image, parts in zip(axes.T, images, labels, strict=True):
         show(above, image)
         show(below, colours[parts], smooth=False)
-    _row_labels(axes, ("image", "parts"))
+    label_rows(axes, ("image", "parts"))
     return figure
 
 
@@ -413,6 +436,7 @@ def contribution_graph(
     targets: Points,
     contributions: NDArray[np.floating[Any]],
     *,
+    colours: Colours | None = None,
     title: str = "What each annotated landmark is derived from",
 ) -> Figure:
     """From which landmarks a linear regressor derives others (2017, fig. 7), on an example image.
@@ -426,9 +450,10 @@ def contribution_graph(
         sources: (K, 2).
         targets: (J, 2); NaN where not visible.
         contributions: (J, K), the share of each source in each target; 0 draws no arrow.
+        colours: (K, 3) of the sources; those of the palette by default.
         title: of the figure.
     """
-    colours, seen = palette(len(sources)), np.isfinite(targets).all(-1)
+    colours, seen = palette(len(sources)) if colours is None else colours, np.isfinite(targets).all(-1)
     places, shares = np.asarray(targets, np.float64)[seen], np.asarray(contributions, np.float64)[seen]
     shrink = min(1.0, (12 / max(1, len(places))) ** 0.5)  # of marks: many of them must not hide the image
     figure, ax = _graph_axes(title, shrink)
@@ -537,7 +562,7 @@ def worst_cases(
             show(column[1], through[0][i])
             draw_points(column[1], through[1][i], colours, size=22)
     if through is not None:
-        _row_labels(axes, ("there and back", "by way of"))
+        label_rows(axes, ("there and back", "by way of"))
     return figure
 
 
@@ -564,10 +589,10 @@ def bars(
     colours = dict(zip(metrics, palette(len(metrics) + 1)[1:], strict=True))
     columns = min(3, max(1, len(names)))
     rows = -(-max(1, len(names)) // columns)
-    figure, axes = _panels(rows, columns, 3 * max(columns, 2), rows * (0.45 + 0.3 * len(metrics)), title)
+    figure, axes = panels(rows, columns, 3 * max(columns, 2), rows * (0.45 + 0.3 * len(metrics)), title)
     for name, ax in zip(names, axes.flat, strict=False):
         have = {run: values[name] for run, values in metrics.items() if name in values}
-        _plain_axes(ax, (labels or {}).get(name, name.replace("_", " ")))
+        plain_axes(ax, (labels or {}).get(name, name.replace("_", " ")))
         ax.grid(visible=False)
         ax.set(xticks=[], xlim=(0, 1.2 * max(1e-12, *have.values())))
         drawn = ax.barh(list(have), list(have.values()), color=[colours[run] for run in have], height=0.62)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .geometry import Frame, Placement
+from .geometry import Frame, Placement, Size
 from .images import Framed, ImageError, Unreadable, open_images, read_framed
 from .landmarks import LandmarkTable
 from .model import Found, Image, LandmarkModel
@@ -46,7 +46,7 @@ class Prediction:
     """Landmarks of many images.
 
     Args:
-        table: in pixels of each image as stored, with confidence.
+        table: in pixels of each image as stored, with confidence and the sizes of the images.
         unreadable: the images that could not be read.
     """
 
@@ -82,6 +82,7 @@ def _predict(
     names: list[str] = []
     unreadable: list[Unreadable] = []
     found: list[Found] = []
+    sizes: list[Size] = []
     count, items = _open(images, frame)
     with progress_bar(title, count, shown=progress) as advance:
         for group in _groups(items):
@@ -92,11 +93,14 @@ def _predict(
                 pixels = torch.from_numpy(np.stack([item.pixels for item in framed])).movedim(-1, 1)
                 found.append(find(pixels, [item.placement for item in framed]))
                 names += [item.name for item in framed]
+                sizes += [item.size for item in framed]
     if not found:
         reasons = "; ".join(f"{item.name}: {item.reason}" for item in unreadable[:3])
         raise ImageError(f"none of the {count} images of {images} can be read; {reasons}")
     points, confidence = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    table = LandmarkTable(tuple(names), points, names=landmark_names, confidence=confidence)
+    table = LandmarkTable(
+        tuple(names), points, names=landmark_names, confidence=confidence, sizes=np.array(sizes, np.int64)
+    )
     return Prediction(table, tuple(unreadable))
 
 

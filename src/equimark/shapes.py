@@ -42,10 +42,10 @@ class ShapePrior:
         """The prior that labelled ``shapes`` (N, K, 2) in cells suggest; NaN where not visible.
 
         Args:
-            shapes: in each, at least one landmark is visible, and each landmark in at least one.
+            shapes: each landmark is visible in at least one; those that show nothing do not count.
             side: of the map in cells.
         """
-        shapes = shapes.double()
+        shapes = shapes[(~shapes.isnan().any(-1)).any(-1)].double()
         known = ~shapes.isnan().any(-1)
         mean = _mean_shape(shapes, known)
         alone = cls(mean.flatten(), _usual_covariance(mean, side))

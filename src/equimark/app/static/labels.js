@@ -1,0 +1,185 @@
+// The labels as this window knows them: changed at once on the screen, then saved one after the other.
+//
+// A change is {landmarks: [...]} or {marks: {key: {id: mark}}}, a mark [x, y], [x, y, "accepted"] or null (not
+// visible). Every change can be undone. The program refuses one that was made on older labels than it has.
+
+import { get, put, Refusal, Silence } from "./api.js";
+import { clearNotice, notice, toast } from "./dom.js";
+
+const RETRY = 1500; // milliseconds
+
+/** Tells "landmarks", "marks" (detail: keys), "saving" and "reloaded". */
+export const changes = new EventTarget();
+const tell = (name, detail) => changes.dispatchEvent(new CustomEvent(name, { detail }));
+
+export const labels = { landmarks: [], revision: 0, marks: new Map() };
+
+const queue = [];
+let working = false;
+let silent = false;
+const past = [];
+const future = [];
+
+export function begin(state) {
+  labels.landmarks = state.landmarks;
+  labels.revision = state.revision;
+}
+
+/** Take over what the program says of an image, unless this window has said something newer since. */
+export function learned(item) {
+  const older = queue.length > 0 || item.revision < labels.revision;
+  if (!older || !labels.marks.has(item.key)) labels.marks.set(item.key, item.marks);
+}
+
+/** Another window has changed the labels, says a progress report: take them over. */
+export async function follow(revision) {
+  if (working || revision === labels.revision) return;
+  const now = await get("/api/state");
+  if (working || now.revision === labels.revision) return;
+  past.length = future.length = 0;
+  labels.marks.clear();
+  begin(now);
+  toast("The labels were changed in another window; here they are.");
+  tell("reloaded");
+}
+
+/** The marks of an image, of the landmarks there are. */
+export function marksOf(key) {
+  const given = labels.marks.get(key) ?? {};
+  return Object.fromEntries(labels.landmarks.filter(({ id }) => id in given).map(({ id }) => [id, given[id]]));
+}
+
+/** As the program would say it. */
+export function statusOf(key) {
+  const given = Object.values(marksOf(key));
+  if (!given.length) return "new";
+  if (given.length < labels.landmarks.length) return "partial";
+  return given.every((mark) => mark?.[2] === "accepted") ? "accepted" : "labelled";
+}
+
+export const saving = () => ({ waiting: queue.length, silent });
+export const canUndo = () => past.length > 0;
+export const canRedo = () => future.length > 0;
+
+/** Change labels; `what` names the change for people, `key` is the image to show when it is undone. */
+export function change(what, after, key = null) {
+  past.push({ what, key, before: inverse(after), after });
+  future.length = 0;
+  apply(after);
+}
+
+/** Undo the last change; the answer is what it was. */
+export function undo() {
+  return turn(past, future, "before");
+}
+
+/** Do again what was undone last. */
+export function redo() {
+  return turn(future, past, "after");
+}
+
+function turn(from, to, side) {
+  const step = from.pop();
+  if (!step) return null;
+  to.push(step);
+  apply(step[side]);
+  return step;
+}
+
+function inverse(after) {
+  if (after.landmarks) return { landmarks: labels.landmarks };
+  return { marks: Object.fromEntries(Object.keys(after.marks).map((key) => [key, marksOf(key)])) };
+}
+
+function apply(step) {
+  if (step.landmarks) {
+    labels.landmarks = step.landmarks;
+    tell("landmarks");
+  } else {
+    for (const [key, marks] of Object.entries(step.marks)) labels.marks.set(key, marks);
+    tell("marks", Object.keys(step.marks));
+  }
+  queue.push(step);
+  tell("saving");
+  if (!working) save();
+}
+
+/** Resolves when everything is saved. */
+export async function saved() {
+  while (queue.length) await new Promise((done) => changes.addEventListener("saving", done, { once: true }));
+}
+
+async function save() {
+  working = true;
+  while (queue.length) {
+    const step = queue[0];
+    try {
+      labels.revision = (await send(step)).revision;
+      queue.shift();
+      if (silent) clearNotice();
+      silent = false;
+    } catch (error) {
+      if (error instanceof Silence) await waitForAnswer();
+      else if (error instanceof Refusal && error.status === 409 && (await wasSaved(step).catch(() => false))) queue.shift();
+      else await giveUp(error);
+    }
+    tell("saving");
+  }
+  working = false;
+}
+
+function send(step) {
+  const revision = labels.revision;
+  if (step.landmarks) return put("/api/landmarks", { revision, landmarks: step.landmarks });
+  const known = new Set(labels.landmarks.map(({ id }) => id));
+  const marks = Object.entries(step.marks).map(([key, given]) => [key, only(given, known)]);
+  return put("/api/marks", { revision, marks: Object.fromEntries(marks) });
+}
+
+function only(given, known) {
+  return Object.fromEntries(Object.entries(given).filter(([id]) => known.has(id)));
+}
+
+async function waitForAnswer() {
+  silent = true;
+  notice("Equimark does not answer. Your last changes wait here and are saved when it runs again: keep this window open.", { sticky: true });
+  tell("saving");
+  await new Promise((done) => setTimeout(done, RETRY));
+}
+
+/** Whether a change arrived although its answer was lost: then the next revision holds just what was sent. */
+async function wasSaved(step) {
+  const now = await get("/api/state");
+  if (now.revision !== labels.revision + 1) return false;
+  const known = new Set(labels.landmarks.map(({ id }) => id));
+  const arrived = async ([key, given]) => equal(only(given, known), (await get(`/api/images/${key}`)).marks);
+  const same = step.landmarks
+    ? equal(step.landmarks, now.landmarks)
+    : (await Promise.all(Object.entries(step.marks).map(arrived))).every(Boolean);
+  if (same) labels.revision = now.revision;
+  return same;
+}
+
+function equal(a, b) {
+  if (a === null || b === null || typeof a !== "object" || typeof b !== "object") return a === b;
+  const keys = Object.keys(a);
+  return keys.length === Object.keys(b).length && keys.every((key) => key in b && equal(a[key], b[key]));
+}
+
+/** Nothing is overwritten in silence: take over what the program has, and say so. */
+async function giveUp(error) {
+  queue.length = past.length = future.length = 0;
+  labels.marks.clear();
+  const conflict = error.status === 409;
+  notice(conflict ? `Your last change was not saved: ${error.message}.` : `Your last change was refused: ${error.message}.`);
+  try {
+    begin(await get("/api/state"));
+  } catch {
+    toast("Reload this window to go on.");
+  }
+  tell("reloaded");
+}
+
+window.addEventListener("beforeunload", (event) => {
+  if (queue.length) event.preventDefault();
+});

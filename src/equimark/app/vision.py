@@ -1,0 +1,179 @@
+"""What a model sees of images, kept as arrays: matching, heat maps, colour maps, fitting and predicting.
+
+A *record* is what is kept of an image: the descriptors (C, h, w) of a dense or DVE run in half precision, or the
+landmarks (K, 3) of a sparse run: x and y in cells of the whole frame, and confidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import DTypeLike, NDArray
+from torch import Tensor
+
+from equimark import geometry, matching
+from equimark.app import AppError
+from equimark.geometry import Placement
+from equimark.matching import Located
+from equimark.model import Found, Head, LandmarkModel
+from equimark.plots import position_colours
+from equimark.regression import LinearRegressor
+
+_QUICK_PAIRS = 80  # warped views to which a head on sparse landmarks is fitted while a person waits
+_REFERENCES = 2500  # cells of an image whose colours the others take, at most
+_COLD = 1e-4  # share of a heat map's maximum at which nothing shows
+
+
+class Vision(Protocol):
+    """What dense and sparse runs have in common."""
+
+    model: LandmarkModel
+    shape: tuple[int, ...]
+    dtype: DTypeLike
+    summary: int
+
+    def look(self, frames: Tensor) -> NDArray[Any]:
+        """Records (B, ...) of ``frames`` (B, 3, S, S) uint8."""
+        ...
+
+    def summarise(self, records: NDArray[Any]) -> NDArray[np.float32]:
+        """A vector (B, D) for each record: images that are alike have vectors that are near."""
+        ...
+
+    def predict(self, head: Head, records: NDArray[Any], placements: Sequence[Placement]) -> Found:
+        """Named landmarks (B, K, 2) in image pixels and their confidence (B, K), as of ``head.detect_framed``."""
+        ...
+
+    def fit(self, frames: Tensor, points: NDArray[np.float64], names: Sequence[str], *, quick: bool) -> Head:
+        """Named landmarks from labelled ``frames``: see :meth:`equimark.model.LandmarkModel.fit_frames`."""
+        ...
+
+
+class DenseVision:
+    """Of a run with descriptors."""
+
+    def __init__(self, model: LandmarkModel) -> None:
+        self.model = model
+        size = model.frame.size
+        features = model.features(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+        self.shape = tuple(features.shape[1:])
+        self.dtype: DTypeLike = np.float16
+        self.summary = self.shape[0]
+
+    def look(self, frames: Tensor) -> NDArray[Any]:
+        """Descriptors (B, C, h, w), half precision."""
+        return self.model.features(frames).half().numpy()
+
+    def summarise(self, records: NDArray[Any]) -> NDArray[np.float32]:
+        """The mean descriptor."""
+        return np.asarray(records.mean((2, 3), dtype=np.float32))
+
+    def fit(self, frames: Tensor, points: NDArray[np.float64], names: Sequence[str], *, quick: bool) -> Head:
+        """Prototypes; as quick as can be."""
+        return self.model.fit_frames(frames, points, names)
+
+    def predict(self, head: Head, records: NDArray[Any], placements: Sequence[Placement]) -> Found:
+        """As of ``head.detect_framed``."""
+        assert not isinstance(head.regressor, LinearRegressor)
+        return self.model.in_image(head.regressor.predict(_features(records)), placements)
+
+    def describe(self, record: NDArray[Any], placement: Placement, point: tuple[float, float]) -> Tensor:
+        """The descriptor (C,) at a point in pixels of an image; beyond the frame that of its border."""
+        in_frame = torch.from_numpy(placement.to_frame(np.array(point))).float()
+        cells = self.model.network.cells.to_cells(in_frame)
+        return matching.describe_points(_features(record[None]), cells[None, None])[0, 0]
+
+    def find(
+        self, descriptors: Tensor, records: NDArray[Any], placements: Sequence[Placement]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]:
+        """Where descriptors (P, C) lie: (B, P, 2) in image pixels, confidence (B, P), heat maps (B, P, h, w)."""
+        features = _features(records)
+        scores = matching.similarity(descriptors.expand(len(features), -1, -1), features)
+        points, confidence = self.model.in_image(matching.locate(scores), placements)
+        return points, confidence, geometry.spatial_softmax(scores).numpy()
+
+    def colour_by(self, descriptors: Tensor, colours: NDArray[np.uint8], records: NDArray[Any]) -> NDArray[np.uint8]:
+        """Each cell in the colour of the descriptor (P, C) that is nearest to its own: (B, h, w, 3) of (P, 3)."""
+        features = _features(records)
+        cosines = matching.cosine_similarity(descriptors.expand(len(features), -1, -1), features)
+        nearest: NDArray[np.int64] = cosines.argmax(1).numpy()
+        return np.asarray(colours[nearest])
+
+    def references(self, record: NDArray[Any]) -> tuple[Tensor, NDArray[np.uint8]]:
+        """Descriptors (P, C) all over an image, and colours (P, 3) by where they stand in it."""
+        height, width = self.shape[1:]
+        step = max(1, round((height * width / _REFERENCES) ** 0.5))
+        rows, columns = np.mgrid[0:height:step, 0:width:step].reshape(2, -1)
+        colours = position_colours(np.stack([columns, rows], -1), (height, width))
+        return _features(record)[:, rows, columns].mT, (colours * 255).round().astype(np.uint8)
+
+
+class SparseVision:
+    """Of a run with K landmarks of its own."""
+
+    def __init__(self, model: LandmarkModel) -> None:
+        self.model = model
+        self.shape: tuple[int, ...] = (model.network.channels, 3)
+        self.dtype: DTypeLike = np.float32
+        self.summary = 2 * model.network.channels
+
+    def look(self, frames: Tensor) -> NDArray[Any]:
+        """Landmarks (B, K, 3): x, y in cells, and confidence."""
+        found = self.model.landmarks_of(frames)
+        return torch.cat([found.positions, found.confidence[..., None]], -1).numpy()
+
+    def summarise(self, records: NDArray[Any]) -> NDArray[np.float32]:
+        """Where the landmarks lie in the frame."""
+        return np.asarray(records[..., :2].reshape(len(records), -1), np.float32)
+
+    def fit(self, frames: Tensor, points: NDArray[np.float64], names: Sequence[str], *, quick: bool) -> Head:
+        """A linear map from the run's landmarks; ``quick`` looks at fewer warped views."""
+        more = {"pairs": max(_QUICK_PAIRS, len(frames))} if quick else {}
+        return self.model.fit_frames(frames, points, names, **more)
+
+    def predict(self, head: Head, records: NDArray[Any], placements: Sequence[Placement]) -> Found:
+        """As of ``head.detect_framed``."""
+        found, model = _located(records), self.model
+        assert isinstance(head.regressor, LinearRegressor)
+        named = head.regressor.predict(Located(model.normalise(found.positions), found.confidence))
+        return model.in_image(Located(model.denormalise(named.positions), named.confidence), placements)
+
+    def landmarks(self, records: NDArray[Any], placements: Sequence[Placement]) -> Found:
+        """The run's own landmarks (B, K, 2) in image pixels, and their confidence (B, K)."""
+        return self.model.in_image(_located(records), placements)
+
+
+def vision_of(model: LandmarkModel) -> DenseVision | SparseVision:
+    """What suits a model.
+
+    Raises:
+        AppError: if it is of a run with labels.
+    """
+    if model.has_descriptors:
+        return DenseVision(model)
+    if model.is_sparse:
+        return SparseVision(model)
+    raise AppError(
+        f"the page is for runs that learned without labels (dve, dense, sparse), not for a {model.config.method} run"
+    )
+
+
+def heat_bytes(heat: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """A heat map (..., h, w) as 0 to 255 by its logarithm, so that the second best place shows, too.
+
+    255 is the maximum; 0 is ten thousand times less likely.
+    """
+    share = heat / heat.max((-2, -1), keepdims=True).clip(1e-12)
+    return np.asarray((255 * (1 - np.log(share.clip(_COLD)) / np.log(_COLD))).round(), np.uint8)
+
+
+def _features(records: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(records)).float()
+
+
+def _located(records: NDArray[Any]) -> Located:
+    found = torch.from_numpy(np.ascontiguousarray(records, np.float32))
+    return Located(found[..., :2], found[..., 2])

@@ -1,0 +1,386 @@
+"""What ``equimark evaluate`` does: a run and the name of a data set in, the results of a protocol out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from . import protocols, retraining
+from .annotated import Part, open_data, open_parts
+from .config import ConfigError
+from .evaluation import AnnotatedFrames, MatchingVariant, evaluate_matching
+from .metrics import BOX, PUPILS, Scale
+from .model import PAIRS, LandmarkModel, ModelError
+from .protocols import Draw, Entry, Predict, Regression
+from .records import Record, fingerprint
+from .retraining import Transfer
+from .virtual_points import VirtualPointSpec
+
+Method = Literal["virtual", "fit", "as_trained", "trained_anew"]  # the last two are for supervised runs
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a protocol has found.
+
+    Args:
+        protocol: and its variant.
+        run: path of the run.
+        data: as given.
+        images: tested on.
+        metrics: by name; and a mapping of them for each number of labels, ``labels_10``.
+        seed: of everything drawn.
+        settings: of the protocol.
+        details: errors of each landmark, of each part, or after each epoch.
+    """
+
+    protocol: str
+    run: str
+    data: str
+    images: int
+    metrics: Mapping[str, float | Entry]
+    seed: int
+    settings: Mapping[str, Any]
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The text of ``results.json``."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    def table(self) -> tuple[str, list[str], list[list[str]]]:
+        """Title, columns and rows for people: a metric in each row, a number of labels in each further column."""
+        entries = {name: own for name, own in self.metrics.items() if isinstance(own, dict)}
+        plain = _texts({name: own for name, own in self.metrics.items() if not isinstance(own, dict)})
+        title = f"{self.protocol}, run {self.run}, data {self.data}, images {self.images}, seed {self.seed}"
+        if not entries:
+            return title, ["metric", "value"], [[name, text] for name, text in plain.items()]
+        columns = [_texts(own) for own in entries.values()]
+        rows = [[name, *(own[name] for own in columns)] for name in columns[0]]
+        rows += [[name, *[""] * (len(columns) - 1), text] for name, text in plain.items() if name not in columns[0]]
+        return title, ["metric", *(name.replace("_", " ") for name in entries)], rows
+
+
+def _texts(entry: Mapping[str, Any]) -> dict[str, str]:
+    """Each metric, with its deviation over the draws."""
+    return {
+        name: f"{value:.3f}" + (f" ± {deviation:.3f}" if (deviation := entry.get(f"{name}_std")) else "")
+        for name, value in entry.items()
+        if not name.endswith(("_mean", "_std")) and name != "draws"
+    }
+
+
+# ---- matching ------------------------------------------------------------------------------------------------
+
+
+def assess_matching(
+    run: str | Path,
+    data: str | Path,
+    *,
+    root: Path | None = None,
+    split: str | None = None,
+    frame: str | None = None,
+    variant: MatchingVariant = "cells",
+    pairs: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    progress: bool = True,
+) -> Results:
+    """The matching protocol (DVE table 1): see :func:`equimark.evaluation.evaluate_matching`.
+
+    Args:
+        run: with descriptors.
+        data: name of a published set, or a landmark file.
+        root: folder of the set, or of the file's images; default: beside the file.
+        split: to test on; default: ``test``, or the only one.
+        frame: how images are framed, instead of as the run or the set has it: see :meth:`equimark.annotated.Part.load`.
+        variant: ``cells`` or ``upsampled``.
+        pairs: so many pairs, drawn by the seed; all if absent.
+        seed: of the warps and the choice of pairs.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        progress: show progress bars.
+    """
+    model = LandmarkModel.load(run, device=device)
+    part = open_data(str(data), root).test(split)
+    test = part.load(model.frame, frame, progress=progress)
+    found = evaluate_matching(model, test, variant=variant, seed=seed, pairs=pairs, progress=progress)
+    return Results(
+        protocol=f"matching, {variant}",
+        run=str(run),
+        data=str(data),
+        images=len(test),
+        metrics=found.metrics(),
+        seed=seed,
+        settings={"test": part.name, "frame": frame, "pairs": len(found.same_identity)},
+        details={"by_point": {name: protocols.plain(values) for name, values in found.by_point().items()}},
+    )
+
+
+# ---- landmarks -----------------------------------------------------------------------------------------------
+
+
+def assess_landmarks(
+    run: str | Path,
+    data: str | Path,
+    *,
+    root: Path | None = None,
+    split: str | None = None,
+    frame: str | None = None,
+    labels: Sequence[int | None] | None = None,
+    draws: int = 3,
+    regressor: Regression | None = None,
+    spec: VirtualPointSpec | None = None,
+    pairs: int = PAIRS,
+    scale: str | None = None,
+    predictions: Path | None = None,
+    learn_from: tuple[str, Path] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    progress: bool = True,
+) -> Results:
+    """Landmarks from all labels or few (DVE tables 2-3, fig. 5; 2017 tables 2-4, S2), by a run of any kind.
+
+    A run with descriptors or sparse landmarks is kept frozen, and annotated landmarks are fitted to it. A supervised
+    run is measured as it is; with ``labels``, its configuration is trained anew on each draw of them.
+
+    Args:
+        run: of any kind but segmentation.
+        data: see :func:`assess_matching`.
+        root: see :func:`assess_matching`.
+        split: see :func:`assess_matching`.
+        frame: see :func:`assess_matching`.
+        labels: numbers of labelled images, None for all of them; all if absent.
+        draws: of each number but all, which is drawn once.
+        regressor: see :func:`equimark.protocols.predictor`; default: ``virtual`` for descriptors, ``fit`` for sparse
+            landmarks.
+        spec: of the virtual points.
+        pairs: of warped views that a sparse run's regression is fitted to, at least.
+        scale: see :func:`parse_scale`.
+        learn_from: another published set and its folder, whose ``train`` is learned from instead.
+        predictions: file to keep predictions in, and to take those from that are there.
+        seed: of the first draw.
+        device: see :func:`assess_matching`.
+        progress: show progress bars.
+    """
+    model, spec = LandmarkModel.load(run, device=device), spec or VirtualPointSpec()
+    method = _choose_method(model, regressor, labels)
+    found = open_data(str(data), root)
+    if learn_from is None:
+        parts = found.train_and_test(split, seed=seed)
+    else:
+        parts = open_data(*learn_from).test("train"), found.test(split)
+    unit = parse_scale(scale, found.eyes, parts[1].table.points.shape[1])
+    train, test = (part.load(model.frame, frame, progress=progress) for part in parts)
+    if method == "as_trained":
+        planned = [Draw(method, seed, np.arange(len(train)))]
+    else:
+        complete = np.all(np.isfinite(train.points), (1, 2))
+        planned = protocols.plan_draws(complete, labels or (None,), draws=draws, seed=seed)
+    settings = {"regressor": method, **(asdict(spec) if method == "virtual" else {})}
+    record = Record(_identity(model, train, test, settings), predictions)
+    missing = [draw for draw in planned if protocols.record_name(draw) not in record]
+    if missing:
+        with _predictor(model, train, test, method, spec, pairs, device, progress) as predict:
+            protocols.predict_draws(predict, missing, record, progress=progress)
+    side = model.config.pairs.crop_size(model.frame.size)
+    entries = protocols.score_draws(record, planned, train.points, test.points, unit, view_side=side)
+    return Results(
+        protocol=f"landmarks, {method.replace('_', ' ')}",
+        run=str(run),
+        data=str(data),
+        images=len(test),
+        metrics=_with_largest(entries, planned) | _score_discovered(model, train, test, unit, progress),
+        seed=seed,
+        settings=_describe(parts) | {"scale": scale or unit.name, "frame": frame, "draws": draws} | settings,
+        details={"by_point": protocols.score_points(record, planned, test.points, unit)},
+    )
+
+
+def parse_labels(text: str) -> list[int | None]:
+    """Numbers of labels from ``1,5,10,all``: None for all of them.
+
+    Raises:
+        ConfigError: if it is not a list of numbers.
+    """
+    try:
+        return [None if part.strip() == "all" else int(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"--labels wants numbers of images, or all, as 1,5,10,all; got {text!r}") from None
+
+
+def _choose_method(model: LandmarkModel, wanted: Regression | None, labels: Sequence[int | None] | None) -> Method:
+    kind = model.config.method
+    if kind == "segmentation":
+        raise ModelError("a segmentation run finds parts, not landmarks: use equimark evaluate segmentation")
+    if kind == "supervised":
+        if wanted is not None:
+            raise ConfigError("a supervised run finds its landmarks by itself: leave out --regressor")
+        return "as_trained" if labels is None else "trained_anew"
+    return wanted or ("virtual" if model.has_descriptors else "fit")
+
+
+def parse_scale(text: str | None, eyes: tuple[int, int] | None, landmarks: int) -> Scale:
+    """The length by which errors are divided.
+
+    Args:
+        text: ``eyes``, ``pupils`` (of 68 landmarks), ``box`` or two landmarks ``I,J``, counted from 0. If absent, the
+            eyes, where they are known, or else the box.
+        eyes: the two landmarks, if they are known.
+        landmarks: how many there are.
+
+    Raises:
+        ConfigError: if it is none of these, or the landmarks are not there.
+    """
+    if text == "pupils" and landmarks != 68:
+        raise ConfigError(f"--scale pupils is for the 68 landmarks of 300-W, these are {landmarks}: give two, I,J")
+    if text == "eyes" and eyes is None:
+        raise ConfigError("--scale eyes: which landmarks are the eyes is not known here; give two, I,J, or use box")
+    if text in ("pupils", "box"):
+        return PUPILS if text == "pupils" else BOX
+    if text in ("eyes", None):
+        return Scale.between(*eyes) if eyes else BOX
+    try:
+        first, second = (int(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--scale must be eyes, pupils, box or two landmarks I,J; got {text!r}") from None
+    if not (0 <= first < landmarks and 0 <= second < landmarks and first != second):
+        raise ConfigError(f"--scale {text} wants two of the landmarks 0 to {landmarks - 1}")
+    return Scale.between(first, second)
+
+
+def _identity(
+    model: LandmarkModel, train: AnnotatedFrames, test: AnnotatedFrames, settings: Mapping[str, Any]
+) -> dict[str, str]:
+    """What predictions are of: the weights, the images and labels, and all settings that change them."""
+    arrays = {f"train {name}": values for name, values in _arrays(train).items()}
+    arrays |= {f"test {name}": values for name, values in _arrays(test).items()}
+    weights = {name: value.detach().cpu().numpy() for name, value in model.network.state_dict().items()}
+    about = {"run": fingerprint(weights), "data": fingerprint(arrays), "margin": model.config.pairs.margin}
+    return {name: str(value) for name, value in (about | dict(settings)).items()}
+
+
+def _arrays(data: AnnotatedFrames) -> dict[str, Any]:
+    return {"frames": data.frames.numpy(), "points": data.points}
+
+
+@contextmanager
+def _predictor(
+    model: LandmarkModel,
+    train: AnnotatedFrames,
+    test: AnnotatedFrames,
+    method: Method,
+    spec: VirtualPointSpec,
+    pairs: int,
+    device: str,
+    progress: bool,
+) -> Iterator[Predict]:
+    if method == "as_trained":
+        own, wanted = model.config.network.channels, test.points.shape[1]
+        if own != wanted:
+            raise ModelError(f"the run was trained for {own} landmarks, the data has {wanted}")
+        yield lambda draw: protocols.found_landmarks(model, test.frames, progress=progress)
+    elif method == "trained_anew":
+        yield lambda draw: retraining.predict_supervised(
+            model.config, train, test, draw, device=device, progress=progress
+        )
+    else:
+        with protocols.predictor(model, train, test, method, spec, pairs=pairs, progress=progress) as predict:
+            yield predict
+
+
+def _score_discovered(
+    model: LandmarkModel, train: AnnotatedFrames, test: AnnotatedFrames, scale: Scale, progress: bool
+) -> Entry:
+    """What a sparse run's own landmarks are worth; nothing for other runs."""
+    if not model.is_sparse:
+        return {}
+    learned, unseen = (protocols.found_landmarks(model, data.frames, progress=progress) for data in (train, test))
+    return protocols.score_discovery((learned, train.points), (unseen, test.points), scale, frame_side=model.frame.size)
+
+
+# ---- segmentation --------------------------------------------------------------------------------------------
+
+
+def assess_segmentation(
+    run: str | Path,
+    data: str | Path,
+    *,
+    root: Path | None = None,
+    parts: Path | None = None,
+    split: str | None = None,
+    labels: Sequence[int | None] | None = None,
+    draws: int = 3,
+    transfer: Transfer = "pretrained",
+    epochs: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    progress: bool = True,
+) -> Results:
+    """Segmentation into parts (2017, supplement, section 5).
+
+    A segmentation run is measured as it is. From any other, a segmentation is trained on each draw of labelled
+    images, and measured after every epoch.
+
+    Args:
+        run: of segmentation, or one without labels whose network is SmallNet.
+        data: name of a published set with parts, or images.
+        root: folder of the set.
+        parts: folder of label images of the same names as the images.
+        split: to test on; default: ``test``, or the only one.
+        labels: numbers of labelled images, None for all of them; all if absent.
+        draws: of each number but all, which is drawn once.
+        transfer: see :func:`equimark.retraining.transfer_to_segmentation`.
+        epochs: passes over the labelled images; those of the recipe if absent.
+        seed: of the first draw, and of the training.
+        device: see :func:`assess_matching`.
+        progress: show progress bars.
+    """
+    model = LandmarkModel.load(run, device=device)
+    found = open_parts(str(data), root, parts)
+    if model.config.method == "segmentation":
+        part = found.test(split)
+        test = part.load_parts(model.frame, progress=progress)
+        own = retraining.score_segmentation(model, test)
+        measured: Mapping[str, float | Entry] = own.metrics()
+        protocol, settings = "segmentation, as trained", {"test": part.name}
+        details: dict[str, Any] = {"by_part": [vars(row) for row in own.table]}
+    else:
+        pair = found.train_and_test(split, seed=seed)
+        train, test = (part.load_parts(model.frame, progress=progress) for part in pair)
+        planned = protocols.plan_draws(np.ones(len(train), np.bool_), labels or (None,), draws=draws, seed=seed)
+        classes = found.parts or int(max(train.parts.max(), test.parts.max())) + 1
+        curves = {
+            protocols.record_name(draw): retraining.transfer_to_segmentation(
+                model,
+                train,
+                test,
+                draw,
+                transfer=transfer,
+                classes=classes,
+                epochs=epochs,
+                progress=progress,
+            )
+            for draw in planned
+        }
+        summaries = {name: retraining.summarise_epochs(curve) for name, curve in curves.items()}
+        measured = _with_largest(protocols.summarise_draws(planned, summaries), planned)
+        protocol, settings = f"segmentation, {transfer}", _describe(pair) | {"draws": draws}
+        details = {"by_epoch": {name: [own.metrics() for own in curve] for name, curve in curves.items()}}
+    return Results(protocol, str(run), str(data), len(test), measured, seed, settings, details)
+
+
+def _describe(parts: tuple[Part, Part]) -> dict[str, Any]:
+    train, test = parts
+    return {"train": train.name, "test": test.name, "training_images": len(train)}
+
+
+def _with_largest(entries: Mapping[str, Entry], planned: Sequence[Draw]) -> dict[str, float | Entry]:
+    """The metrics of the largest number of labels; and, unless there is nothing to draw, the entry of each number."""
+    largest = max(planned, key=lambda draw: len(draw.rows)).name
+    drawn = {name: own for name, own in entries.items() if name != "as_trained"}
+    return {**entries[largest], **drawn}

@@ -1,0 +1,152 @@
+"""What each table and figure of the two papers needs: data, trainings, evaluations, and what was printed.
+
+There is one YAML file for each, in this folder::
+
+    title: what it shows
+    paper: where it is printed
+    runs:                                   # in the order of training
+      celeba/sparse-50:                     # data / recipe
+      300w/finetune-sparse-50: celeba/sparse-50     # fine-tuned from
+    columns: [error]
+    rows:
+      50 landmarks:
+        - evaluate: {protocol: landmarks, run: celeba/sparse-50, data: 300w}
+          values: {error: [error_iod_percent, 9.30]}       # a metric of it, and what was printed
+      DRMF:
+        - values: {error: [null, 9.22]}                    # another method: printed alone
+    figure: {draw: instances, ...}          # a picture
+
+Data joined by ``+`` are trained on together. A metric of a number of labels is ``labels_10.error_iod_percent``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import resources
+from typing import Any
+
+import yaml
+
+from equimark.config import load_recipe
+
+PROTOCOLS = ("matching", "landmarks", "segmentation")
+
+
+class ChainError(ValueError):
+    """A table or figure that does not exist, or cannot be made."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value of a table.
+
+    Args:
+        column: of the table.
+        metric: of the results of ``evaluate``; absent for what was printed alone.
+        printed: in the paper; absent for what is only ours.
+        evaluate: protocol, run, data and settings; absent for what was printed alone.
+    """
+
+    column: str
+    metric: str | None
+    printed: float | None
+    evaluate: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A table or figure of a paper, and how to make it.
+
+    Args:
+        name: such as ``2019-table1``.
+        title: what it shows.
+        paper: where it is printed.
+        runs: name (data / recipe) of each training, in order, and the run that it starts from, if any.
+        columns: of the table.
+        rows: cells by the row's name.
+        figure: what to draw, and settings of the drawing.
+        note: what differs from the paper.
+    """
+
+    name: str
+    title: str
+    paper: str
+    runs: Mapping[str, str | None]
+    columns: tuple[str, ...] = ()
+    rows: Mapping[str, tuple[Cell, ...]] = field(default_factory=dict)
+    figure: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+    @cached_property
+    def data(self) -> tuple[str, ...]:
+        """Names of the data sets that it needs."""
+        trained_on = [part for run in self.runs for part in data_of(run)]
+        tested_on = [cell.evaluate["data"] for cell in self.cells() if cell.evaluate]
+        drawn = self.figure.get("data", [])
+        return tuple(dict.fromkeys([*trained_on, *tested_on, *([drawn] if isinstance(drawn, str) else drawn)]))
+
+    def cells(self) -> Iterator[Cell]:
+        """All cells of the table."""
+        for row in self.rows.values():
+            yield from row
+
+
+def data_of(run: str) -> list[str]:
+    """Names of the data sets that a run is trained on."""
+    return run.split("/")[0].split("+")
+
+
+def recipe_of(run: str) -> str:
+    """Name of the recipe of a run."""
+    return run.split("/")[1]
+
+
+def names() -> list[str]:
+    """Of all tables and figures, by paper."""
+    return sorted(entry.name.removesuffix(".yaml") for entry in _folder().iterdir() if entry.name.endswith(".yaml"))
+
+
+def load(name: str) -> Chain:
+    """The chain of that name.
+
+    Raises:
+        ChainError: if there is none.
+    """
+    file = _folder() / f"{name}.yaml"
+    if not file.is_file():
+        near = difflib.get_close_matches(name, names(), 1, 0.4)
+        hint = f"did you mean {near[0]}?" if near else "equimark reproduce --list names all"
+        raise ChainError(f"no table or figure {name!r}; {hint}")
+    about = yaml.safe_load(file.read_text(encoding="utf-8"))
+    about["columns"] = tuple(about.get("columns", ()))
+    about["rows"] = {row: tuple(_cells(parts)) for row, parts in about.get("rows", {}).items()}
+    return _checked(Chain(name=name, **about))
+
+
+def _folder() -> resources.abc.Traversable:
+    return resources.files(__name__)
+
+
+def _cells(parts: list[Mapping[str, Any]]) -> Iterator[Cell]:
+    for part in parts:
+        for column, (metric, printed) in part["values"].items():
+            yield Cell(column, metric, printed, part.get("evaluate"))
+
+
+def _checked(chain: Chain) -> Chain:
+    """The chain, if its names belong together."""
+    for run, earlier in chain.runs.items():
+        load_recipe(recipe_of(run))
+        if earlier is not None and earlier not in chain.runs:
+            raise ChainError(f"{chain.name}: {run} starts from {earlier}, which is not trained")
+    for cell in chain.cells():
+        if cell.column not in chain.columns:
+            raise ChainError(f"{chain.name}: no column {cell.column!r}")
+        if (cell.evaluate is None) != (cell.metric is None):
+            raise ChainError(f"{chain.name}: {cell.column} needs both a metric and what to evaluate, or neither")
+        if cell.evaluate and (cell.evaluate["run"] not in chain.runs or cell.evaluate["protocol"] not in PROTOCOLS):
+            raise ChainError(f"{chain.name}: cannot evaluate {dict(cell.evaluate)}")
+    return chain

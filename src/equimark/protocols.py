@@ -1,0 +1,318 @@
+"""Landmark regression: from a run and labels to predictions and their metrics, for any kind of run.
+
+* :func:`plan_draws`: which images are labelled, for each number of labels; the same for every method.
+* :func:`predictor`: how a run learns annotated landmarks from a draw, by its kind.
+* :func:`score`, :func:`score_draws`: the metrics, and their mean and deviation over the draws.
+* :func:`score_discovery`: what the landmarks that a run found by itself are worth.
+
+Everything is in pixels of the run's frame.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from . import metrics, objectives
+from .evaluation import REFERENCE_SIDE, AnnotatedFrames, draw_labels
+from .metrics import MetricError, Points, Scale
+from .model import PAIRS, LandmarkModel, ModelError, batches
+from .progress import progress_bar
+from .records import Record
+from .virtual_points import VirtualPointRegressor, VirtualPointSpec
+
+THRESHOLD = 0.1  # of the scale: up to it a landmark is right, and an image no failure
+CACHE_BYTES = 2**31  # of descriptors that are held in memory; more go to a file
+Regression = Literal["virtual", "fit"]
+Entry = dict[str, float]
+Predict = Callable[["Draw"], Points]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The labelled images of one repetition.
+
+    Args:
+        name: of the number of labels: ``labels_10``, ``labels_all``.
+        seed: of the draw, and of what is learned from it.
+        rows: of the training images.
+    """
+
+    name: str
+    seed: int
+    rows: NDArray[np.int64]
+
+
+def plan_draws(
+    complete: NDArray[np.bool_], labels: Sequence[int | None], *, draws: int = 3, seed: int = 0
+) -> list[Draw]:
+    """Which training images are labelled.
+
+    Args:
+        complete: (N,) which training images show all landmarks: see :func:`equimark.evaluation.draw_labels`.
+        labels: numbers of labels; None for all, of which there is one draw only.
+        draws: of each number, with seeds from ``seed`` on.
+        seed: of the first draw.
+
+    Raises:
+        LandmarkError: if there are not as many images.
+    """
+    count = len(complete)
+    return [
+        Draw(f"labels_{wanted or 'all'}", seed + draw, draw_labels(complete, wanted or count, seed + draw))
+        for wanted in labels
+        for draw in range(draws if wanted not in (None, count) else 1)
+    ]
+
+
+# ---- predicting ----------------------------------------------------------------------------------------------
+
+
+def predict_draws(predict: Predict, draws: Sequence[Draw], record: Record, *, progress: bool = False) -> None:
+    """Let ``predict`` fill ``record`` with what it lacks of the draws."""
+    with progress_bar("draws of labels", len(draws), unit=None, shown=progress and len(draws) > 1) as advance:
+        for draw in draws:
+            record.get(record_name(draw), partial(predict, draw))
+            advance(note=f"{draw.name.replace('_', ' ')}, seed {draw.seed}")
+
+
+def record_name(draw: Draw) -> str:
+    """Under which the predictions of a draw are kept."""
+    return f"{draw.name}/seed_{draw.seed}"
+
+
+@contextmanager
+def predictor(
+    model: LandmarkModel,
+    train: AnnotatedFrames,
+    test: AnnotatedFrames,
+    regression: Regression,
+    spec: VirtualPointSpec,
+    *,
+    pairs: int = PAIRS,
+    progress: bool = False,
+) -> Iterator[Predict]:
+    """What fits annotated landmarks to a draw of ``train`` and predicts those of ``test``, by a run kept frozen.
+
+    Args:
+        model: with descriptors, or with sparse landmarks.
+        train: labelled images.
+        test: images to predict on.
+        regression: ``virtual``, the papers' virtual points on the descriptors of the cropped frame; ``fit``, as
+            ``equimark fit`` does it, which for a sparse run is the papers' linear regression under warps.
+        spec: of the virtual points.
+        pairs: of warped views that a sparse run's regression is fitted to, at least.
+        progress: show progress bars.
+
+    Raises:
+        ModelError: if the run cannot be used so.
+    """
+    if regression == "fit":
+        yield lambda draw: _fit(model, train, test, draw, pairs)
+        return
+    if not model.has_descriptors:
+        raise ModelError(f"a {model.config.method} run has no descriptors for virtual points: use --regressor fit")
+    with cached_features(model, test.frames, progress=progress) as unseen:
+        yield lambda draw: _fit_virtual_points(model, train, unseen, draw, spec, progress)
+
+
+def _fit(model: LandmarkModel, train: AnnotatedFrames, test: AnnotatedFrames, draw: Draw, pairs: int) -> Points:
+    head = model.fit_frames(train.frames[draw.rows], train.points[draw.rows], seed=draw.seed, pairs=pairs)
+    return head.predict_frames(test.frames)
+
+
+def _fit_virtual_points(
+    model: LandmarkModel, train: AnnotatedFrames, unseen: Tensor, draw: Draw, spec: VirtualPointSpec, progress: bool
+) -> Points:
+    """Learn from the draw in as many steps as from all training images; predict from the descriptors ``unseen``."""
+    cells, margin = model.network.cells, model.config.pairs.margin
+    points = cells.to_cells(torch.from_numpy(train.points[draw.rows] - margin).float())
+    frames = train.frames if len(draw.rows) == len(train) else train.frames[draw.rows]
+    with cached_features(model, frames, progress=progress) as features:
+        try:
+            regressor = VirtualPointRegressor.fit(
+                features,
+                points,
+                spec,
+                seed=draw.seed,
+                epoch_images=len(train),
+                device=model.device,
+                progress=progress,
+            )
+        except ValueError as error:
+            raise ModelError(str(error)) from None
+    found = [regressor.predict(unseen[part]).positions for part in batches(len(unseen))]
+    return cells.to_pixels(torch.cat(found)).double().numpy() + margin
+
+
+@contextmanager
+def cached_features(
+    model: LandmarkModel, frames: Tensor, *, limit: int = CACHE_BYTES, progress: bool = False
+) -> Iterator[Tensor]:
+    """Descriptors (N, C, h, w), in half precision, of what the margin leaves of ``frames`` (N, 3, S, S) uint8.
+
+    Args:
+        model: whose descriptors.
+        frames: whole frames.
+        limit: bytes to hold in memory; what needs more is in a temporary file, which is mapped.
+        progress: show a progress bar.
+
+    Raises:
+        OSError: if the disk is too full for the file.
+    """
+    margin = model.config.pairs.margin
+    inner = slice(margin, frames.shape[-1] - margin)
+
+    def describe(part: slice) -> Tensor:
+        return model.features_of(frames[part, :, inner, inner].float() / 255).half()
+
+    shape = (len(frames), *describe(slice(0, 1)).shape[1:])
+    with _storage(shape, limit) as features, progress_bar("describing", len(frames), shown=progress) as advance:
+        for part in batches(len(frames)):
+            features[part] = describe(part)
+            advance(part.stop - part.start)
+        yield features
+
+
+@contextmanager
+def _storage(shape: tuple[int, ...], limit: int) -> Iterator[Tensor]:
+    """Room for numbers of half precision, in memory or in a file that vanishes."""
+    needed = 2 * math.prod(shape)
+    if needed <= limit:
+        yield torch.empty(shape, dtype=torch.float16)
+        return
+    with tempfile.TemporaryDirectory(prefix="equimark-") as folder:
+        if shutil.disk_usage(folder).free < needed:  # a mapped file that finds no room kills the process
+            raise OSError(
+                errno.ENOSPC, f"the descriptors need {needed / 1e9:.1f} GB in {folder}: point TMPDIR to a larger disk"
+            )
+        path = str(Path(folder) / "features.f16")
+        yield torch.from_file(path, shared=True, size=math.prod(shape), dtype=torch.float16).view(shape)
+
+
+def found_landmarks(model: LandmarkModel, frames: Tensor, *, progress: bool = False) -> Points:
+    """The landmarks (N, K, 2) that a sparse or supervised run finds by itself in ``frames`` (N, 3, S, S) uint8."""
+    found = []
+    with progress_bar("detecting", len(frames), shown=progress) as advance:
+        for part in batches(len(frames)):
+            found.append(model.network.cells.to_pixels(model.landmarks_of(frames[part]).positions))
+            advance(part.stop - part.start)
+    return torch.cat(found).double().numpy()
+
+
+# ---- scoring -------------------------------------------------------------------------------------------------
+
+
+def score(predicted: Points, truth: Points, scale: Scale, *, view_side: int, threshold: float = THRESHOLD) -> Entry:
+    """All metrics of predicted landmarks (N, K, 2).
+
+    Args:
+        predicted: in pixels of the frame.
+        truth: likewise; NaN where not visible.
+        scale: by which errors are divided.
+        view_side: what the margin leaves of the frame, in pixels; ``error_px`` is given as if it were 70.
+        threshold: of pck, failures and area, as a share of the scale.
+
+    Raises:
+        MetricError: if no landmark counts, or predictions are not numbers.
+    """
+    if np.isnan(predicted).any():
+        raise MetricError("predicted landmarks are not numbers: the run or what was fitted on it is damaged")
+    errors = metrics.scaled_errors(predicted, truth, scale)
+    return {
+        f"error_{scale.name}_percent": metrics.error_percent(predicted, truth, scale),
+        "error_px": metrics.error_px(predicted, truth) * REFERENCE_SIDE / view_side,
+        f"pck_{threshold:g}": metrics.pck(errors, threshold),
+        f"failure_rate_{threshold:g}": metrics.failure_rate(errors, threshold),
+        f"auc_{threshold:g}": metrics.auc(errors, threshold),
+    }
+
+
+def score_draws(
+    record: Record, draws: Sequence[Draw], train: Points, test: Points, scale: Scale, *, view_side: int
+) -> dict[str, Entry]:
+    """The metrics of each number of labels, by its name: means over the draws, and deviations ``..._std``.
+
+    Beside them is the error of the mean shape of the labelled images, which is what one knows without looking.
+
+    Args:
+        record: with the predictions of each draw.
+        draws: to score.
+        train: labels (M, K, 2) of the training images.
+        test: truth (N, K, 2).
+        scale: see :func:`score`.
+        view_side: see :func:`score`.
+    """
+    scores = {}
+    for draw in draws:
+        own = score(record[record_name(draw)], test, scale, view_side=view_side)
+        mean = np.broadcast_to(metrics.mean_shape(train[draw.rows]), test.shape)
+        own[f"mean_shape_error_{scale.name}_percent"] = metrics.error_percent(mean, test, scale)
+        scores[record_name(draw)] = own
+    return summarise_draws(draws, scores)
+
+
+def score_points(record: Record, draws: Sequence[Draw], test: Points, scale: Scale) -> dict[str, list[float | None]]:
+    """Mean error of each landmark (K,) in % of the scale, over images and draws, for each number of labels."""
+    found: dict[str, list[Points]] = {}
+    for draw in draws:
+        errors = metrics.scaled_errors(record[record_name(draw)], test, scale)
+        found.setdefault(draw.name, []).append(100 * metrics.by_point(errors))
+    return {name: plain(np.mean(errors, 0)) for name, errors in found.items()}
+
+
+def summarise_draws(draws: Sequence[Draw], scores: Mapping[str, Entry]) -> dict[str, Entry]:
+    """For each number of labels the mean of each metric over its draws, also as ``..._mean``, and ``..._std``.
+
+    Args:
+        draws: the draws.
+        scores: metrics of each, by :func:`record_name`; those that not all draws of a number have are left out.
+    """
+    entries = {}
+    for name in dict.fromkeys(draw.name for draw in draws):
+        same = [scores[record_name(draw)] for draw in draws if draw.name == name]
+        entry: Entry = {"draws": len(same)}
+        for metric in same[0]:
+            if all(metric in own for own in same):
+                mean, deviation = metrics.mean_and_deviation([own[metric] for own in same])
+                entry |= {metric: mean, f"{metric}_mean": mean, f"{metric}_std": deviation}
+        entries[name] = entry
+    return entries
+
+
+def plain(values: Points) -> list[float | None]:
+    """Numbers as JSON has them: none for NaN."""
+    return [None if np.isnan(value) else float(value) for value in values]
+
+
+def score_discovery(
+    train: tuple[Points, Points], test: tuple[Points, Points], scale: Scale, *, frame_side: int
+) -> Entry:
+    """What the landmarks that a run found by itself are worth: forward and backward error in %, how many are distinct.
+
+    Args:
+        train: landmarks found (M, K, 2) and annotated (M, J, 2), in pixels of the frame.
+        test: the same of other images.
+        scale: of the annotated landmarks.
+        frame_side: of the frame, whose middle is the origin of the linear maps.
+    """
+    middle = (frame_side - 1) / 2
+    learned, unseen = (train[0] - middle, train[1] - middle), (test[0] - middle, test[1] - middle)
+    return {
+        "forward_nme": metrics.forward_nme(learned, unseen, scale),
+        "backward_nme": metrics.backward_nme(learned, unseen, scale),
+        "distinct_landmarks": objectives.distinct_landmarks(torch.from_numpy(test[0]).float()),
+    }

@@ -1,0 +1,134 @@
+"""Every table and figure of the papers, run through on tiny copies of the data sets."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import layouts
+from equimark import benchmarks, chains, reproduce
+from equimark.benchmarks import BenchmarkError
+from equimark.benchmarks.animals import KINDS
+from equimark.chains import ChainError
+from equimark.cli import main
+from equimark.reproduce import Value, Workshop
+
+PUBLISHED = {
+    *(f"2017-table{i}" for i in range(1, 6)),
+    *(f"2017-s-table{i}" for i in range(2, 5)),
+    *(f"2019-table{i}" for i in range(1, 5)),
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny copy of each set."""
+    folder = tmp_path_factory.mktemp("sets")
+    layouts.celeba(folder / "celeba")
+    layouts.aflw_m(folder / "aflw-m")
+    layouts.aflw_r(folder / "aflw-r")
+    layouts.faces_300w(folder / "300w")
+    layouts.cats(folder / "cats")
+    layouts.shoes(folder / "shoes")
+    layouts.mnist(folder / "mnist")
+    layouts.animals(folder / "animals", KINDS)
+    layouts.pets(folder / "pets")
+    layouts.yale_b(folder / "yale-b")
+    layouts.helen(folder / "helen")
+    layouts.roboarm(folder / "roboarm", 21)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def workshop(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(root, tmp_path_factory.mktemp("papers"), quick=True, progress=False)
+
+
+def test_every_table_is_there() -> None:
+    assert set(chains.names()) >= PUBLISHED
+
+
+@pytest.mark.parametrize("name", sorted(chains.names()))
+def test_every_chain_runs_through(name: str, workshop: Workshop) -> None:
+    chain = chains.load(name)
+    values = reproduce.reproduce(chain, workshop)
+    for run in chain.runs:
+        assert (workshop.run_folder(run) / "model.safetensors").is_file()
+    written = json.loads((workshop.out / f"{name}.json").read_text())
+    assert written["quick"] is True
+    for cell in chain.cells():  # ours is there for all that does not need more labels or epochs than a trial has
+        if cell.metric and not any(part in cell.metric for part in ("labels_5", "labels_10", "labels_20", "epoch")):
+            assert any(row[cell.column].ours is not None for row in values.values() if cell.column in row)
+
+
+def test_runs_are_trained_once(workshop: Workshop) -> None:
+    chain = chains.load("2017-table2")
+    first = reproduce.reproduce(chain, workshop)
+    times = [file.stat().st_mtime_ns for file in sorted(workshop.out.rglob("*.safetensors"))]
+    assert reproduce.reproduce(chain, workshop) == first
+    assert times == [file.stat().st_mtime_ns for file in sorted(workshop.out.rglob("*.safetensors"))]
+
+
+def test_a_run_has_the_same_start_in_every_chain() -> None:
+    starts: dict[str, set[str | None]] = {}
+    for chain in map(chains.load, chains.names()):
+        for run, start_from in chain.runs.items():
+            starts.setdefault(run, set()).add(start_from)
+    assert all(len(each) == 1 for each in starts.values())
+
+
+def test_missing_data_are_all_named_before_training(root: Path, tmp_path: Path) -> None:
+    workshop = Workshop(tmp_path, tmp_path / "out", quick=True, progress=False)
+    with pytest.raises(BenchmarkError, match=r"2017-table5 needs celeba, 300w.*celeba: .* 300w: ") as caught:
+        reproduce.reproduce(chains.load("2017-table5"), workshop)
+    assert "list_landmarks_align_celeba" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_subset_is_refused_unless_it_is_a_trial(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match="the published set has"):
+        Workshop(root, tmp_path, progress=False).load("mafl")
+    assert len(Workshop(root, tmp_path, quick=True, progress=False).load("mafl").split("test")) == 2
+    with pytest.raises(BenchmarkError, match="the published set has"):  # no trial any more
+        benchmarks.load("mafl", root / "celeba")
+
+
+def test_table_for_people() -> None:
+    chain = chains.load("2017-table2")
+    values = {"TCDCN": {"error": Value(None, 7.95)}, "50 landmarks": {"error": Value(6.5, 6.67)}}
+    _, rows = reproduce.table_of(chain, values)
+    assert rows == [["TCDCN", "- / 7.95"], ["50 landmarks", "6.50 / 6.67 (-0.17)"]]
+
+
+def test_printed_numbers() -> None:
+    """Some of both papers, typed once more."""
+    table = chains.load("2019-table1")
+    printed = {(row, cell.column): cell.printed for row, cells in table.rows.items() for cell in cells}
+    assert printed["64-D", "different identity with DVE"] == 2.77
+    assert printed["16-D", "different identity"] == 5.65
+    few = chains.load("2017-table4")
+    assert [cell.printed for cell in few.cells()] == [7.15, 8.06, 8.49, 9.25, 10.82]
+
+
+def test_hours_are_those_of_the_recipes() -> None:
+    """100 passes over 162,770 images of CelebA, at 0.054 s a pair."""
+    hours = reproduce.cpu_hours(chains.load("2017-table2"))
+    assert hours == pytest.approx(162_770 * 100 * 0.054 / 3600, rel=1e-3)
+
+
+def test_command(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reproduce", "--list"]) == 0
+    assert "2019-table1: Matching" in capsys.readouterr().out
+    assert main(["reproduce", "2019-table4"]) == 2
+    assert "--root" in capsys.readouterr().err
+    assert main(["reproduce", "2019-tabel4", "--root", str(root)]) == 2
+    assert "did you mean 2019-table4?" in capsys.readouterr().err
+    arguments = ["reproduce", "2019-table4", "--root", str(root), "--out", str(tmp_path), "--quick", "--quiet"]
+    assert main(arguments) == 0
+    assert "/ 10.34" in capsys.readouterr().out
+    assert (tmp_path / "quick" / "2019-table4.md").is_file()
+
+
+def test_unknown_chain() -> None:
+    with pytest.raises(ChainError, match="no table or figure '2020-table1'"):
+        chains.load("2020-table1")
