@@ -42,6 +42,7 @@ ORDER = (
     "regression",
     "segmentation",
     "model",
+    "discovery",
     "run",
     "prediction",
     "metrics",

@@ -125,8 +125,11 @@ def _detect_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("images", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="landmark file to write")
-    parser.add_argument("--head", type=Path, help="a fitted head (see equimark fit)")
-    _common(parser, frame=True)
+    parser.add_argument("--head", type=Path, help="a fitted head (see equimark fit); with --discover, where to keep it")
+    parser.add_argument("--discover", type=int, metavar="K", help="find K landmarks without labels first")
+    what = "leave landmarks blank whose confidence is lower (0 to 1)"
+    parser.add_argument("--min-confidence", type=float, default=0.0, metavar="C", help=what)
+    _common(parser, seed=True, frame=True)
 
 
 def _match_arguments(parser: argparse.ArgumentParser) -> None:

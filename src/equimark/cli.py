@@ -35,6 +35,7 @@ from .benchmarks import BenchmarkError
 from .chains import ChainError
 from .checkpoint import CheckpointError
 from .config import ConfigError, config_keys, load_recipe, make_config, nearest, recipe_names
+from .discovery import discover
 from .files import replace_file, write_text
 from .geometry import Frame
 from .images import ImageError, decode, open_images
@@ -54,6 +55,7 @@ Failure = (
     *(TrainingError, OSError),
 )
 _Arguments = argparse.Namespace
+_MOST_TO_DISCOVER = 200  # images
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -170,10 +172,32 @@ def _recipes(arguments: _Arguments) -> None:
 
 def _detect(arguments: _Arguments) -> None:
     formats.check_writable(arguments.out)
+    if not 0 <= arguments.min_confidence <= 1:
+        raise ConfigError(f"--min-confidence must lie between 0 and 1, got {arguments.min_confidence:g}")
     model = _load_model(arguments)
-    detector = Head.load(arguments.head, model) if arguments.head else model
+    if arguments.discover is not None:
+        detector: LandmarkModel | Head = _discover(arguments, model)
+    else:
+        detector = Head.load(arguments.head, model) if arguments.head else model
     found = prediction.detect_all(detector, arguments.images, progress=not arguments.quiet)
-    _write_prediction(found, arguments.out)
+    _write_prediction(found.without_doubtful(arguments.min_confidence), arguments.out)
+
+
+def _discover(arguments: _Arguments, model: LandmarkModel) -> Head:
+    if arguments.head and (arguments.head / "head.yaml").exists():
+        raise ConfigError(
+            f"{arguments.head} holds a head already: leave out --discover to use it, or name a new folder"
+        )
+    if is_pack(arguments.images):
+        packed = PackedImages.open(arguments.images)
+    else:
+        packed = PackedImages.read(arguments.images, model.frame, _MOST_TO_DISCOVER)
+    frames = torch.from_numpy(np.array(packed.images[:_MOST_TO_DISCOVER])).movedim(-1, 1)
+    head = discover(model, frames, arguments.discover, seed=arguments.seed)
+    if arguments.head:
+        head.save(arguments.head)
+        print(f"{arguments.discover} landmarks discovered on {len(frames)} images: {arguments.head}")
+    return head
 
 
 def _match(arguments: _Arguments) -> None:

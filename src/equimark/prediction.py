@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -52,6 +52,13 @@ class Prediction:
 
     table: LandmarkTable
     unreadable: tuple[Unreadable, ...]
+
+    def without_doubtful(self, least: float) -> Prediction:
+        """With landmarks blank whose confidence is below ``least``."""
+        assert self.table.confidence is not None
+        doubtful = self.table.confidence < least
+        points = np.where(doubtful[..., None], np.nan, self.table.points)
+        return replace(self, table=replace(self.table, points=points))
 
 
 def detect_all(detector: Detector, images: str | Path, *, progress: bool = True) -> Prediction:
