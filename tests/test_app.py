@@ -646,7 +646,7 @@ def test_a_sparse_run(sparse_run, photos, tmp_path, monkeypatch):
 @pytest.fixture
 def page(dve_run: Run, photos: Path, tmp_path: Path) -> Iterator[TestClient]:
     desk = Desk(LandmarkModel.load(dve_run.folder, device="cpu"), dve_run.folder, photos, work=tmp_path / "work")
-    with TestClient(make_app(desk), base_url="http://127.0.0.1:7860", raise_server_exceptions=False) as client:
+    with TestClient(make_app(desk), base_url="http://127.0.0.1:7860", raise_server_exceptions=True) as client:
         client.desk = desk
         yield client
 

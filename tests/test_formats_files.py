@@ -142,6 +142,9 @@ def test_pts_as_written(tmp_path: Path) -> None:
     assert files == ["out/b.c.pts", "out/in/a.pts"]
     assert (tmp_path / "out/in/a.pts").read_text() == "version: 1\nn_points: 2\n{\n1 1.1235\n10.5 3\n}\n"
     assert (tmp_path / "out/b.c.pts").read_text().splitlines()[3] == "nan nan"
+    assert write(LandmarkTable(("c",), points[:1]), tmp_path / "out", "pts") == (
+        f"{tmp_path / 'out'} holds 2 other .pts files, which stay there",
+    )
     assert notes == (
         "1 images ('b.c') have landmarks that are not visible; they are written as 'nan nan', which few other "
         "programs read",

@@ -14,7 +14,7 @@ import numpy as np
 from . import protocols, retraining
 from .annotated import Part, open_data, open_parts
 from .config import ConfigError
-from .evaluation import AnnotatedFrames, MatchingVariant, evaluate_matching
+from .evaluation import AnnotatedFrames, MatchingVariant, check_matching, evaluate_matching
 from .metrics import BOX, PUPILS, Scale
 from .model import PAIRS, LandmarkModel, ModelError
 from .protocols import Draw, Entry, Predict, Regression
@@ -106,6 +106,7 @@ def assess_matching(
         progress: show progress bars.
     """
     model = LandmarkModel.load(run, device=device)
+    check_matching(model)
     part = open_data(str(data), root).test(split)
     test = part.load(model.frame, frame, progress=progress)
     found = evaluate_matching(model, test, variant=variant, seed=seed, pairs=pairs, progress=progress)
@@ -175,13 +176,17 @@ def assess_landmarks(
     else:
         parts = open_data(*learn_from).test("train"), found.test(split)
     unit = parse_scale(scale, found.eyes, parts[1].table.points.shape[1])
-    train, test = (part.load(model.frame, frame, progress=progress) for part in parts)
     if method == "as_trained":
-        planned = [Draw(method, seed, np.arange(len(train)))]
+        planned = [Draw(method, seed, np.arange(len(parts[0])))]
     else:
-        complete = np.all(np.isfinite(train.points), (1, 2))
+        complete = np.all(parts[0].table.visible, 1)
         planned = protocols.plan_draws(complete, labels or (None,), draws=draws, seed=seed)
-    settings = {"regressor": method, **(asdict(spec) if method == "virtual" else {})}
+    train, test = (part.load(model.frame, frame, progress=progress) for part in parts)
+    settings: dict[str, Any] = {"regressor": method}
+    if method == "virtual":
+        settings |= asdict(spec)
+    elif model.is_sparse:
+        settings["pairs"] = pairs
     record = Record(_identity(model, train, test, settings), predictions)
     missing = [draw for draw in planned if protocols.record_name(draw) not in record]
     if missing:

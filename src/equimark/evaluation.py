@@ -155,8 +155,7 @@ def evaluate_matching(
     Raises:
         ModelError: for a sparse run, fewer than two images, or fewer pairs than are asked for.
     """
-    if not model.has_descriptors:
-        raise ModelError(f"the matching protocol needs descriptors; a {model.config.method} run has none")
+    check_matching(model)
     if len(data) < 2:
         raise ModelError(f"the matching protocol takes images two at a time, got {len(data)}")
     chosen = _choose_pairs(len(data) // 2, pairs, seed)
@@ -167,6 +166,16 @@ def evaluate_matching(
             advance(len(errors[-1][0]))
     same, different = (np.concatenate(parts) for parts in zip(*errors, strict=True))
     return MatchingResult(same, different)
+
+
+def check_matching(model: LandmarkModel) -> None:
+    """Refuse a run without descriptors.
+
+    Raises:
+        ModelError: if it has none.
+    """
+    if not model.has_descriptors:
+        raise ModelError(f"the matching protocol needs descriptors; a {model.config.method} run has none")
 
 
 def _choose_pairs(count: int, wanted: int | None, seed: int) -> Tensor:

@@ -15,17 +15,24 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
 from . import assessment, benchmarks, chains, checkpoint, run
 from .assessment import Results
 from .benchmarks import Benchmark, BenchmarkError, Split
 from .benchmarks.layout import SIZES
 from .chains import Cell, Chain
 from .config import RunConfig, load_recipe, make_config
-from .files import write_text
+from .figures import DPI, DRAWINGS, Curve, Exhibit, curve_of
+from .files import replace_file, write_text
 from .geometry import Frame
 from .images import Framed
 from .landmarks import LandmarkTable
-from .model import PAIRS
+from .metrics import Points
+from .model import PAIRS, LandmarkModel
 from .packs import PackedImages, is_pack, write_pack
 from .virtual_points import VirtualPointSpec
 
@@ -34,6 +41,7 @@ _QUICK_STEPS, _QUICK_BATCH, _QUICK_IMAGES, _QUICK_EPOCHS = 2, 2, 64, 2
 _SECONDS_PER_PAIR = {"smallnet": 0.054, "supervised-smallnet": 0.02, "smallnet-plus": 0.02, "hourglass": 1.0}
 _UNPUBLISHED = {"animals": 1_500, "roboarm": 21_600, "yale-b": 2_242}  # training images of sets without a fixed number
 _CHUNK = 256  # images
+_SHOWN, _QUICK_SHOWN, _LEARNED = 200, 24, 2_000  # images of a figure, and those that its heads are fitted to
 # Folders of sets that are read from the files of another.
 _SHARED_FOLDERS = {"mafl": "celeba", "mnist-3": "mnist", "mnist-5": "mnist", "mnist-6": "mnist"}
 
@@ -138,7 +146,8 @@ class Workshop:
         if self.quick:
             batch = min(_QUICK_BATCH, images)
             settings |= {"steps": _QUICK_STEPS, "batch_size": batch, "log_every": 1}
-            settings |= {"objective.pool": _QUICK_BATCH * 2} if config.objective.pool else {}
+            if config.objective.pool:
+                settings |= {"objective.auxiliaries": 1, "objective.pool": batch}
         return settings
 
     def _images(self, name: str, frame: Frame) -> tuple[PackedImages, LandmarkTable | None]:
@@ -245,12 +254,91 @@ class Workshop:
         value = found.get(metric)
         return None if value is None else float(value)
 
+    # ---- drawing ---------------------------------------------------------------------------------------------
+
+    def draw(self, chain: Chain) -> Figure:
+        """The figure of a chain."""
+        drawing, settings = DRAWINGS[chain.figure["draw"]], chain.figure.get("settings", {})
+        if "curves" in chain.figure:
+            return drawing([self._curve(spec) for spec in chain.figure["curves"]], **settings)
+        exhibits = {name: self._exhibit(spec) for name, spec in chain.figure["exhibits"].items()}
+        return drawing(exhibits, **settings)
+
+    def _curve(self, spec: Mapping[str, Any]) -> Curve:
+        if "printed" in spec:
+            return Curve(spec["name"], spec["printed"], printed=True, like=spec.get("like"))
+        return curve_of(spec["name"], self.evaluate(spec["evaluate"]))
+
+    def _exhibit(self, spec: Mapping[str, Any]) -> Exhibit:
+        """Images of one set; or one image of the first, and images of the others."""
+        model = LandmarkModel.load(self.run_folder(spec["run"]), device=self.device)
+        shown = [self.load(data) for data in chains.shown_on(spec)]
+        wanted, most = spec.get("split", "test"), min(spec.get("most", _SHOWN), _QUICK_SHOWN if self.quick else _SHOWN)
+        parts = [_framed(_split_of(found, wanted), model, most) for found in shown]
+        if len(parts) > 1:
+            parts = [_first_of(parts[0]), *parts[1:]]
+        head = None
+        if spec.get("head"):
+            learned = _framed(shown[0].split("train"), model, _LEARNED)
+            assert learned.points is not None
+            pairs = _QUICK_IMAGES if self.quick else PAIRS
+            head = model.fit_frames(
+                learned.frames, learned.points, shown[0].landmark_names, seed=self.seed, pairs=pairs
+            )
+        return Exhibit(
+            model,
+            torch.cat([part.frames for part in parts]),
+            _joined_points(parts),
+            head,
+            tuple(label for part in parts for label in part.labels),
+        )
+
 
 _PROTOCOLS = {
     "matching": Workshop._matching,
     "landmarks": Workshop._landmarks,
     "segmentation": Workshop._segmentation,
 }
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """Frames (N, 3, S, S), landmarks (N, K, 2) in their pixels, and what they show."""
+
+    frames: Tensor
+    points: Points | None
+    labels: tuple[str, ...]
+
+
+def _framed(split: Split, model: LandmarkModel, most: int) -> _Shown:
+    """Images from all over a split, in the protocol's crop."""
+    rows = np.unique(np.linspace(0, len(split) - 1, min(most, len(split))).round().astype(int)).tolist()
+    framed = [split.framed(row, model.frame.size) for row in rows]
+    pixels = torch.from_numpy(np.stack([each.pixels for each in framed])).movedim(-1, 1).contiguous()
+    table = split.table
+    points = None
+    if table is not None:
+        own = zip(framed, table.points[rows], strict=True)
+        points = np.stack([each.placement.to_frame(landmarks) for each, landmarks in own])
+    return _Shown(pixels, points, tuple(split.classes[row] for row in rows) if split.classes else ())
+
+
+def _first_of(shown: _Shown) -> _Shown:
+    points = None if shown.points is None else shown.points[:1]
+    return _Shown(shown.frames[:1], points, shown.labels[:1] or ("",))
+
+
+def _joined_points(parts: Sequence[_Shown]) -> Points | None:
+    """Landmarks of all images: NaN for sets that have none, where the first has some."""
+    if parts[0].points is None:
+        return None
+    count = parts[0].points.shape[1]
+    unknown = (np.full((len(part.frames), count, 2), np.nan) for part in parts[1:])
+    return np.concatenate([parts[0].points, *unknown])
+
+
+def _split_of(found: Benchmark, wanted: str) -> Split:
+    return found.split(wanted if wanted in found.splits else next(iter(found.splits)))
 
 
 def _training_split(found: Benchmark) -> Split:
@@ -326,7 +414,7 @@ def write(chain: Chain, values: Mapping[str, Mapping[str, Value]], workshop: Wor
 
 
 def reproduce(chain: Chain, workshop: Workshop) -> dict[str, dict[str, Value]]:
-    """Train what a chain lacks, evaluate it, and write its table; the values of the table.
+    """Train what a chain lacks, evaluate it, and write its table and its figure; the values of the table.
 
     Raises:
         BenchmarkError: if data are missing, before anything is trained.
@@ -335,5 +423,9 @@ def reproduce(chain: Chain, workshop: Workshop) -> dict[str, dict[str, Value]]:
     for name, start_from in chain.runs.items():
         workshop.train(name, start_from)
     values = workshop.values(chain)
-    write(chain, values, workshop)
+    if values:
+        write(chain, values, workshop)
+    if chain.figure:
+        figure = workshop.draw(chain)
+        replace_file(workshop.out / f"{chain.name}.png", lambda path: figure.savefig(path, format="png", dpi=DPI))
     return values

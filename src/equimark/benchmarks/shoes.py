@@ -40,7 +40,7 @@ def read_shoes(root: Path) -> Benchmark:
         raise layout.error(str(error)) from None
     layout.check_count("images", len(source), where)
     sizes = SIZES[layout.name]
-    step = sizes["images"] // (sizes["images"] - sizes["train"])
+    step = min(sizes["images"] // (sizes["images"] - sizes["train"]), len(source))
     kept = np.arange(len(source)) % step == step - 1
     return layout.benchmark({"train": _split(layout, source, ~kept), "validation": _split(layout, source, kept)})
 

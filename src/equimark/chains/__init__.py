@@ -14,7 +14,11 @@ There is one YAML file for each, in this folder::
           values: {error: [error_iod_percent, 9.30]}       # a metric of it, and what was printed
       DRMF:
         - values: {error: [null, 9.22]}                    # another method: printed alone
-    figure: {draw: instances, ...}          # a picture
+    figure:                                 # a picture, see equimark.figures
+      draw: instances
+      exhibits:
+        10 landmarks: {run: celeba/sparse-10, data: mafl, head: true}      # head: fitted on the training images
+      settings: {seed: 0}
 
 Data joined by ``+`` are trained on together. A metric of a number of labels is ``labels_10.error_iod_percent``.
 """
@@ -85,13 +89,20 @@ class Chain:
         """Names of the data sets that it needs."""
         trained_on = [part for run in self.runs for part in data_of(run)]
         tested_on = [cell.evaluate["data"] for cell in self.cells() if cell.evaluate]
-        drawn = self.figure.get("data", [])
-        return tuple(dict.fromkeys([*trained_on, *tested_on, *([drawn] if isinstance(drawn, str) else drawn)]))
+        drawn = [data for spec in self.figure.get("exhibits", {}).values() for data in shown_on(spec)]
+        measured = [spec["evaluate"]["data"] for spec in self.figure.get("curves", []) if "evaluate" in spec]
+        return tuple(dict.fromkeys([*trained_on, *tested_on, *drawn, *measured]))
 
     def cells(self) -> Iterator[Cell]:
         """All cells of the table."""
         for row in self.rows.values():
             yield from row
+
+
+def shown_on(exhibit: Mapping[str, Any]) -> list[str]:
+    """Names of the data sets whose images an exhibit of a figure shows."""
+    data = exhibit["data"]
+    return [data] if isinstance(data, str) else list(data)
 
 
 def data_of(run: str) -> list[str]:
@@ -149,4 +160,7 @@ def _checked(chain: Chain) -> Chain:
             raise ChainError(f"{chain.name}: {cell.column} needs both a metric and what to evaluate, or neither")
         if cell.evaluate and (cell.evaluate["run"] not in chain.runs or cell.evaluate["protocol"] not in PROTOCOLS):
             raise ChainError(f"{chain.name}: cannot evaluate {dict(cell.evaluate)}")
+    for name, exhibit in chain.figure.get("exhibits", {}).items():
+        if exhibit["run"] not in chain.runs:
+            raise ChainError(f"{chain.name}: {name} shows {exhibit['run']}, which is not trained")
     return chain

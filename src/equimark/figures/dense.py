@@ -16,12 +16,11 @@ from equimark.figures import marks
 from equimark.figures.exhibits import Exhibit, Rows, choose, only, pictures, same_images
 from equimark.metrics import Points
 from equimark.model import ModelError
-from equimark.plots import INK, Colours, Image
+from equimark.plots import INK, Colours
 
 Chosen = Literal["grid", "annotated"]
 _HUES = (0.64, 0.08)  # blue to orange: readers who do not see red or green tell them apart
 _ENLARGED = 4  # pixels of a mosaic for a pixel of an image
-_SEAM = 1  # pixels of a mosaic between its patches
 _SIDE = 3  # rows and columns of small tiles beside the large ones
 
 
@@ -55,7 +54,7 @@ def mosaic(
         ModelError: if there are several runs, one without descriptors, or fewer than two images.
     """
     exhibit = only(exhibits)
-    places, points = reference_grid(exhibit, reference, spacing, grow)
+    points = reference_grid(exhibit, reference, spacing, grow)
     others = _others(exhibit, reference)
     found, cosines = exhibit.match(exhibit.describe(reference, points), others)
     colours = _place_colours(points)
@@ -69,14 +68,15 @@ def mosaic(
     marks.draw_places(middle, points, colours)
     donors = share_out(cosines)
     patches = _cut_patches(exhibit, others[donors], found[donors, range(len(points))], spacing)
-    plots.show(right, _compose(patches, places), f"patches of {len(set(donors.tolist()))} images")
+    _show_patches(right, patches, points, spacing, exhibit.side)
+    marks.note_above(right, f"patches of {len(set(donors.tolist()))} images")
     marks.note_above(small[0, _SIDE // 2], "nearest descriptors")
     marks.remove_empty(list(small.flat))
     return figure
 
 
-def reference_grid(exhibit: Exhibit, reference: int, spacing: float, grow: float) -> tuple[NDArray[np.int64], Points]:
-    """A square grid within an ellipse: places (P, 2) as column and row, and points (P, 2) in pixels of the view.
+def reference_grid(exhibit: Exhibit, reference: int, spacing: float, grow: float) -> Points:
+    """A square grid of points (P, 2) within an ellipse, in pixels of the view.
 
     Args:
         exhibit: run and images.
@@ -96,13 +96,12 @@ def reference_grid(exhibit: Exhibit, reference: int, spacing: float, grow: float
         box = np.stack([np.nanmin(points, 0), np.nanmax(points, 0)])
     centre, radii = box.mean(0), grow * (box[1] - box[0]).clip(1) / 2
     reach = int(np.ceil(exhibit.side / spacing))
-    steps = np.stack(np.meshgrid(*[np.arange(-reach, reach + 1)] * 2), -1).reshape(-1, 2)
-    grid = centre + spacing * steps
+    grid = centre + spacing * np.stack(np.meshgrid(*[np.arange(-reach, reach + 1)] * 2), -1).reshape(-1, 2)
     kept = (((grid - centre) / radii) ** 2).sum(-1) <= 1
     kept &= ((grid >= 0) & (grid <= side)).all(-1)
     if not kept.any():
         raise ModelError(f"no reference point in a region of {radii[0]:.0f} px: choose a smaller spacing")
-    return steps[kept] - steps[kept].min(0), grid[kept]
+    return grid[kept]
 
 
 def _place_colours(points: Points) -> Colours:
@@ -133,17 +132,12 @@ def _cut_patches(exhibit: Exhibit, rows: Rows, centres: Points, side: float) -> 
     return np.stack(pictures(geometry.sample(exhibit.views(rows), points)))
 
 
-def _compose(patches: NDArray[np.uint8], places: NDArray[np.int64]) -> Image:
-    """One image of patches (P, n, n, 3) at places (P, 2), column and row, in a white square."""
-    step = patches.shape[1] + _SEAM
-    columns, rows = places.max(0) + 1
-    side = step * max(columns, rows)
-    canvas = np.full((side, side, 3), 255, np.uint8)
-    left, top = (side - step * columns) // 2, (side - step * rows) // 2
-    for patch, (column, row) in zip(patches, places.tolist(), strict=True):
-        x, y = left + step * column, top + step * row
-        canvas[y : y + len(patch), x : x + len(patch)] = patch
-    return canvas
+def _show_patches(ax: Axes, patches: NDArray[np.uint8], centres: Points, spacing: float, side: int) -> None:
+    """Squares (P, n, n, 3), ``spacing`` pixels wide, around their centres (P, 2) in a white view."""
+    for patch, (x, y) in zip(patches, centres, strict=True):
+        reach = spacing / 2
+        ax.imshow(patch, extent=(x - reach, x + reach, y + reach, y - reach), interpolation="nearest")
+    ax.set(xlim=(-0.5, side - 0.5), ylim=(side - 0.5, -0.5), aspect="equal")
 
 
 def _others(exhibit: Exhibit, reference: int) -> Rows:
@@ -174,7 +168,7 @@ def with_and_without(
         reference: row of the image that is matched, shown first.
         examples: further images.
         points: of the reference: a ``grid`` as in :func:`mosaic`, or those ``annotated``, which are joined to where
-            they belong; the mean distance then stands beside the row.
+            they belong; the mean distance then stands above each image.
         maps: also show descriptors as colours, equal ones in equal colours, in a further row of each run.
         spacing: see :func:`mosaic`.
         grow: see :func:`mosaic`.
@@ -192,17 +186,16 @@ def with_and_without(
         len(shown),
         title,
         labelled=True,
+        noted=points == "annotated",
         before_rows=range(each, each * len(exhibits), each) if maps else (),
         before_columns=(1,),
     )
-    labels = []
-    for row, (name, exhibit) in zip(axes[::each], exhibits.items(), strict=True):
+    for row, exhibit in zip(axes[::each], exhibits.values(), strict=True):
         if points == "grid":
-            _match_grid(row, exhibit, shown, reference_grid(exhibit, reference, spacing, grow)[1])
-            labels.append(name)
+            _match_grid(row, exhibit, shown, reference_grid(exhibit, reference, spacing, grow))
         else:
-            labels.append(f"{name}: {_match_annotated(row, exhibit, shown):.1f} px")
-    plots.label_rows(axes[::each], labels)
+            _match_annotated(row, exhibit, shown)
+    plots.label_rows(axes[::each], list(exhibits))
     if maps:
         for row, exhibit in zip(axes[1::2], exhibits.values(), strict=True):
             for ax, colours in zip(row, plots.descriptor_colours(exhibit.features(shown).numpy()), strict=True):
@@ -220,14 +213,14 @@ def _match_grid(row: NDArray[np.object_], exhibit: Exhibit, shown: Rows, points:
         marks.draw_places(ax, own, colours)
 
 
-def _match_annotated(row: NDArray[np.object_], exhibit: Exhibit, shown: Rows) -> float:
-    """Draw the annotated landmarks of the first image and their matches; the mean distance of these, in pixels."""
+def _match_annotated(row: NDArray[np.object_], exhibit: Exhibit, shown: Rows) -> None:
     truth = exhibit.annotated(shown)
     found = _match_landmarks(exhibit, truth[0], int(shown[0]), shown[1:])
     for ax, image, own, goal in zip(row, pictures(exhibit.views(shown)), [truth[0], *found], truth, strict=True):
         plots.show(ax, image)
         marks.draw_found(ax, own, goal)
-    return float(np.nanmean(metrics.distances(found, truth[1:])))
+    for ax, error in zip(row[1:], metrics.by_point(metrics.distances(found, truth[1:]).T), strict=True):
+        marks.note_above(ax, "" if np.isnan(error) else f"{error:.1f} px")
 
 
 def _match_landmarks(exhibit: Exhibit, points: Points, source: int, targets: Rows) -> Points:

@@ -90,13 +90,13 @@ def learning_curve(
     for place, curve in enumerate(curves):
         _draw(ax, curve, colours[curve.name], (place - (len(curves) - 1) / 2) * _STEP)
     counts = sorted({count for curve in curves for count in curve.errors})
-    ax.set(xscale="log", ylim=(0, None))
+    ax.set(xscale="log", ylim=(0, 1.04 * ax.get_ylim()[1]))
     ax.xaxis.set_major_locator(FixedLocator(_apart(counts)))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     ax.set_xlabel("Labelled images", fontsize=8.5, color=INK)
     ax.margins(x=0.05)
-    ax.legend(frameon=False, fontsize=8, labelcolor=MUTED, handlelength=2.6)
+    ax.legend(facecolor="white", edgecolor="white", framealpha=1, fontsize=8, labelcolor=MUTED, handlelength=2.6)
     return figure
 
 

@@ -22,9 +22,9 @@ NAMED = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#f0e
 # Shapes and how large they must be drawn to look alike; their number and that of the colours have no common divisor.
 MARKERS = {"o": 1.0, "s": 0.9, "^": 1.15, "D": 0.75, "P": 1.3, "v": 1.15, "X": 1.3, "*": 2.2}
 PREDICTED, TRUE, FAILURE = NAMED[2], NAMED[0], "#d64545"
-_RIM: list[AbstractPathEffect] = [withStroke(linewidth=1.5, foreground=(0, 0, 0, 0.55))]  # beyond the white one, for bright images
-_SHARE = 0.068  # of a tile is the width of a mark
+_SHARE, _WIDEST = 0.068, 6.5  # width of a mark: share of the tile, and points
 _MANY = 12  # more marks than these are drawn smaller
+_RIM, _HALO = 0.14, 0.7  # of a mark: share of its width that is white, and points of dark beyond, for bright images
 _KEY_HEIGHT = 0.14  # inches
 
 
@@ -68,49 +68,58 @@ def frame(ax: Axes, colour: str) -> None:
     ax.spines[:].set(visible=True, color=colour, linewidth=1.8)
 
 
-def mark_area(ax: Axes, count: int) -> float:
-    """Area in square points of each of ``count`` marks on a tile."""
+def mark_width(ax: Axes, count: int, *, widest: float = _WIDEST) -> float:
+    """Width in points of each of ``count`` marks on a tile."""
     figure = ax.get_figure()
     assert isinstance(figure, Figure)
-    width = 72 * ax.get_position().width * figure.get_figwidth()
-    return float((_SHARE * width) ** 2 * min(1.0, _MANY / max(1, count)))
+    tile = 72 * ax.get_position().width * figure.get_figwidth()
+    return float(min(widest, _SHARE * tile) * min(1.0, _MANY / max(1, count)) ** 0.5)
 
 
-def draw_landmarks(ax: Axes, points: Points, *, grow: float = 1.0) -> None:
+def draw_landmarks(ax: Axes, points: Points) -> None:
     """Points (K, 2), each with the colour and the shape of its number; those that are NaN are left out."""
-    colours, size, numbers = colours_of(len(points)), grow * mark_area(ax, len(points)), np.arange(len(points))
+    colours, width, numbers = colours_of(len(points)), mark_width(ax, len(points)), np.arange(len(points))
+    rim = _RIM * width
+    halo: list[AbstractPathEffect] = [withStroke(linewidth=rim + _HALO, foreground=(0, 0, 0, 0.55))]
     seen = np.isfinite(points).all(-1)
     for shape, (marker, area) in enumerate(MARKERS.items()):
         own = seen & (numbers % len(MARKERS) == shape)
         if own.any():
-            plots.draw_points(ax, points[own], colours[own], size=area * size, marker=marker).set_path_effects(_RIM)
+            drawn = plots.draw_points(ax, points[own], colours[own], size=area * width**2, marker=marker)
+            drawn.set(linewidth=rim, path_effects=halo)
+
+
+def draw_found(ax: Axes, found: Points, truth: Points) -> None:
+    """Points found (K, 2) as :func:`draw_landmarks` does, each with a line to where it belongs, if that is known."""
+    width = mark_width(ax, len(found))
+    for ends, colour in zip(np.stack([found, truth], 1), colours_of(len(found)), strict=True):
+        _draw_line(ax, ends, colour, 0.16 * width)
+    draw_landmarks(ax, found)
 
 
 def draw_places(ax: Axes, points: Points, colours: Colours) -> None:
     """Many points (P, 2) in ``colours`` (P, 3)."""
-    size = 0.85 * mark_area(ax, len(points))
+    width = 1.25 * mark_width(ax, len(points), widest=2 * _WIDEST)
     x, y = points.T
-    ax.scatter(x, y, s=size, c=colours, edgecolors="white", linewidths=0.06 * size**0.5, zorder=3)
+    ax.scatter(x, y, s=width**2, c=colours, edgecolors="white", linewidths=0.08 * width, zorder=3)
 
 
 def draw_prediction(ax: Axes, predicted: Points, truth: Points) -> None:
     """Predicted points (J, 2) in green, the true ones in blue, smaller, with a line between the two."""
-    size = mark_area(ax, len(truth))
-    lines = np.stack([predicted, truth], 1)[np.isfinite(truth).all(-1)]
-    for line in lines:
-        ax.plot(*line.T, color="white", linewidth=0.35 * size**0.5, solid_capstyle="round", zorder=2)
-        ax.plot(*line.T, color=TRUE, linewidth=0.18 * size**0.5, zorder=2)
-    rim, (px, py), (tx, ty) = 0.13 * size**0.5, predicted.T, truth.T
-    ax.scatter(px, py, s=size, c=PREDICTED, edgecolors="white", linewidths=rim, zorder=3)
-    ax.scatter(tx, ty, s=0.3 * size, c=TRUE, edgecolors="white", linewidths=rim / 2, zorder=4)
+    width = mark_width(ax, len(truth))
+    for ends in np.stack([predicted, truth], 1):
+        _draw_line(ax, ends, TRUE, 0.16 * width)
+    (px, py), (tx, ty) = predicted.T, truth.T
+    ax.scatter(px, py, s=width**2, c=PREDICTED, edgecolors="white", linewidths=_RIM * width, zorder=3)
+    ax.scatter(tx, ty, s=0.35 * width**2, c=TRUE, edgecolors="white", linewidths=_RIM * width / 2, zorder=4)
 
 
-def draw_found(ax: Axes, found: Points, truth: Points) -> None:
-    """Points found (K, 2) as :func:`draw_landmarks`, and lines from them to where they belong."""
-    for start, end in zip(found, truth, strict=True):
-        if np.isfinite(end).all():
-            ax.plot(*np.stack([start, end]).T, color="white", linewidth=1.6, zorder=2)
-    draw_landmarks(ax, found)
+def _draw_line(ax: Axes, ends: Points, colour: Any, width: float) -> None:
+    """Between two points (2, 2), unless one is NaN; ``width`` in points."""
+    if np.isfinite(ends).all():
+        x, y = ends.T
+        ax.plot(x, y, color="white", linewidth=2.2 * width, solid_capstyle="round", zorder=2)
+        ax.plot(x, y, color=colour, linewidth=width, zorder=2)
 
 
 def note_above(ax: Axes, text: str, colour: str = MUTED) -> None:

@@ -58,9 +58,7 @@ FORMATS: dict[str, Format] = {
     "coco": Format(
         "COCO keypoints", (".json",), coco.read, coco.write, _ALL, looks_like=coco.looks_like, sizes="given"
     ),
-    "pts": Format(
-        "iBUG .pts, a file per image", (".pts",), pts.read, pts.write, frozenset(), is_folder=True
-    ),
+    "pts": Format("iBUG .pts, a file per image", (".pts",), pts.read, pts.write, frozenset(), is_folder=True),
     "tps": Format(
         "tpsDig and geomorph .tps", (".tps",), tps.read, tps.write, frozenset({"names", "scale"}), sizes="needed"
     ),
@@ -219,6 +217,7 @@ def _candidates(path: Path, name: str | None) -> list[Format]:
 
 
 def _losses(table: LandmarkTable, format: Format) -> tuple[str, ...]:
+    name = next(name for name, each in FORMATS.items() if each is format)
     given = {
         "names": table.names is not None,
         "confidence": table.confidence is not None and not np.isnan(table.confidence).all(),
@@ -232,7 +231,7 @@ def _losses(table: LandmarkTable, format: Format) -> tuple[str, ...]:
         "scale": "the scale (units of length per pixel) is left out",
     }
     return tuple(
-        f"{sentences[what]}: {format.about} has no place for it"
+        f"{sentences[what]}: {name} has no place for it"
         for what, is_given in given.items()
         if is_given and what not in format.holds
     )

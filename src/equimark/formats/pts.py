@@ -118,8 +118,13 @@ def write(table: LandmarkTable, folder: Path) -> tuple[str, ...]:
         rows = [" ".join(decimal(value + 1) or "nan" for value in point) for point in points.tolist()]
         replace_file(file, partial(write_lines, lines=["version: 1", f"n_points: {len(rows)}", "{", *rows, "}"]))
     hidden = [image for image, visible in zip(table.images, table.visible, strict=True) if not visible.all()]
-    what = "have landmarks that are not visible; they are written as 'nan nan', which few other programs read"
-    return (f"{len(hidden)} images ({few(hidden)}) {what}",) if hidden else ()
+    notes = []
+    if hidden:
+        what = "have landmarks that are not visible; they are written as 'nan nan', which few other programs read"
+        notes.append(f"{len(hidden)} images ({few(hidden)}) {what}")
+    if others := len(set(find_files(folder)) - set(files)):
+        notes.append(f"{folder} holds {others} other {ENDING} files, which stay there")
+    return tuple(notes)
 
 
 def _file_name(image: str) -> str:
