@@ -55,6 +55,7 @@ ORDER = (
     "chains",
     "plots",
     "figures",
+    "workshop",
     "reproduce",
     "page",
     "report",

@@ -12,7 +12,8 @@ from equimark.benchmarks import BenchmarkError
 from equimark.benchmarks.animals import KINDS
 from equimark.chains import ChainError
 from equimark.cli import main
-from equimark.reproduce import Value, Workshop
+from equimark.reproduce import Value
+from equimark.workshop import Workshop
 
 PUBLISHED = {
     *(f"2017-table{i}" for i in range(1, 6)),

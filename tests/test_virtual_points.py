@@ -81,6 +81,19 @@ def test_gradients_equal_the_literal_ones(values: int, shared: bool, monkeypatch
         torch.testing.assert_close(leaf.grad, gradient)
 
 
+def test_an_image_that_a_batch_holds_twice_weighs_twice() -> None:
+    own, features, targets = regressor(), drawn(2, 5, 4, 3, seed=2) / 3, drawn(2, 3, 2, seed=3) / 5
+    targets[0, 1] = torch.nan
+    leaves, rows = (own.filters.requires_grad_(), own.maps.requires_grad_()), torch.tensor([1, 0, 1, 1])
+    loss = loss_literally(regress_literally(own, features[rows]), targets[rows], SPEC.loss_scale)
+    expected = torch.autograd.grad(loss, leaves)
+    (part,) = virtual_points._parts(own, features, targets, rows)
+    assert len(part[0]) == 2
+    torch.testing.assert_close(virtual_points._add_gradient(own, part, SPEC), loss.detach())
+    for leaf, gradient in zip(leaves, expected, strict=True):
+        torch.testing.assert_close(leaf.grad, gradient)
+
+
 def test_training_equals_the_literal_loop() -> None:
     """All images in one batch, so that their order does not count; the rate falls after the first and second epoch."""
     features, points = drawn(3, 5, 4, 4).float() / 3, 3 * torch.rand(3, 2, 2)

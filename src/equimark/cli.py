@@ -46,9 +46,10 @@ from .packs import PackedImages, is_pack, pack
 from .prediction import Prediction
 from .records import RecordError
 from .regression import LinearRegressor, contributions
-from .reproduce import Workshop, cpu_hours, reproduce, table_of
+from .reproduce import cpu_hours, reproduce, table_of
 from .training import TrainingError
 from .virtual_points import VirtualPointSpec
+from .workshop import Workshop
 
 Failure = (
     *(app.AppError, BenchmarkError, CheckpointError, ImageError, LandmarkError, MetricError, ModelError, RecordError),

@@ -23,7 +23,7 @@ def discover(model: LandmarkModel, frames: Tensor, count: int, *, seed: int = 0)
 
     Candidates are the centres of clusters of descriptors. The frames are warped at random as in training: a candidate
     is as stable as the places where it is found in two views of an image belong together. The most stable and plain are
-    taken, each at some distance from those before it. The head is fitted to the images that show all of them most plainly.
+    taken, each at some distance from those before it. The head is fitted to the images that show them most plainly.
 
     Args:
         model: with descriptors.

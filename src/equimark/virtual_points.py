@@ -121,7 +121,10 @@ class VirtualPointRegressor:
         The confidence of a landmark is the mean confidence of its virtual points: see
         :func:`equimark.detection.detect`.
         """
-        found = [detect(self._scores(part)) for part in torch.split(features.to(self.filters), self._images_at_a_time(features))]
+        found = [
+            detect(self._scores(part))
+            for part in torch.split(features.to(self.filters), self._images_at_a_time(features))
+        ]
         size = (features.shape[-2], features.shape[-1])
         virtual = geometry.normalise(torch.cat([part.positions for part in found]), size)
         confidence = torch.cat([part.confidence for part in found]).view(len(features), len(self.filters), -1).mean(-1)
@@ -196,14 +199,20 @@ def _parts(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Descriptors (b, C, h, w), targets (b, K, 2) and weights (b, K, 1) of as many images as fit into memory.
 
+    An image that a batch holds several times, as where labels are few, is looked at once, and weighs as many times.
     The weights of all parts of a batch sum to 1/2: the loss is the mean over visible coordinates, of the batch.
     """
-    visible = ~targets[rows].isnan().any(-1, keepdim=True)
-    weights = visible / (2 * visible.sum().clamp_min(1))
+    images, times = torch.unique(rows, return_counts=True)
+    shown = ~targets[images].isnan().any(-1, keepdim=True) * times[:, None, None]
+    weights = shown / (2 * shown.sum().clamp_min(1))
     at_a_time = regressor._images_at_a_time(features)
     device = regressor.filters.device
-    for part, weight in zip(torch.split(rows, at_a_time), torch.split(weights, at_a_time), strict=True):
-        yield features[part].to(device, regressor.filters.dtype), targets[part].nan_to_num().to(device), weight.to(device)
+    for part, weight in zip(torch.split(images, at_a_time), torch.split(weights, at_a_time), strict=True):
+        yield (
+            features[part].to(device, regressor.filters.dtype),
+            targets[part].nan_to_num().to(device),
+            weight.to(device),
+        )
 
 
 def _add_gradient(

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import uvicorn
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
@@ -86,8 +86,8 @@ def make_app(desk: Desk) -> FastAPI:
 
     app = FastAPI(lifespan=working, dependencies=[Depends(_refuse_strangers)], docs_url=None, redoc_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
-    app.include_router(_looking(desk))
-    app.include_router(_changing(desk))
+    _add_looking(app, desk)
+    _add_changing(app, desk)
     app.mount("/static", StaticFiles(directory=_STATIC))
     app.get("/", include_in_schema=False)(_index)
     for kind, status in {
@@ -135,13 +135,12 @@ class _Complaint:
         return JSONResponse({"message": message}, self._status)
 
 
-def _looking(desk: Desk) -> APIRouter:
+def _add_looking(app: FastAPI, desk: Desk) -> None:
     """What changes nothing."""
-    routes = APIRouter(prefix="/api")
-    routes.get("/state")(desk.state)
-    routes.get("/progress")(desk.progress)
+    app.get("/api/state")(desk.state)
+    app.get("/api/progress")(desk.progress)
 
-    @routes.get("/images")
+    @app.get("/api/images")
     def images(
         which: Annotated[Filter, Query(alias="filter")] = "all",
         order: Order = "name",
@@ -153,57 +152,52 @@ def _looking(desk: Desk) -> APIRouter:
     ) -> Json:
         return desk.leaf(which, order, search=search, low=low, seed=seed, first=first, count=count)
 
-    @routes.get("/suggestions")
+    @app.get("/api/suggestions")
     def suggestions(count: Annotated[int, Query(ge=1, le=50)] = 6) -> Json:
         return {"items": desk.suggestions(count)}
 
-    @routes.get("/images/{key}")
+    @app.get("/api/images/{key}")
     def image(key: str) -> Json:
         return desk.opened(desk.find(key))
 
-    @routes.get("/images/{key}/thumbnail")
+    @app.get("/api/images/{key}/thumbnail")
     def thumbnail(key: str) -> Response:
         return Response(desk.pictures.thumbnail(desk.find(key)), media_type="image/jpeg", headers=_FOREVER)
 
-    @routes.get("/images/{key}/picture")
+    @app.get("/api/images/{key}/picture")
     def picture(key: str) -> Response:
         return Response(desk.pictures.shown(desk.find(key)), media_type="image/jpeg", headers=_FOREVER)
 
-    @routes.post("/explore")
+    @app.post("/api/explore")
     def explore(asked: _Question) -> Json:
         found = desk.explore(
             asked.points, asked.targets, heat_of=asked.heat_of, colours=asked.colours, reference=asked.reference
         )
         return {"sights": found}
 
-    return routes
 
-
-def _changing(desk: Desk) -> APIRouter:
+def _add_changing(app: FastAPI, desk: Desk) -> None:
     """What changes labels, and what writes files."""
-    routes = APIRouter(prefix="/api")
 
-    @routes.put("/landmarks")
+    @app.put("/api/landmarks")
     def landmarks(given: _Landmarks) -> Json:
         return desk.set_landmarks([Landmark(**each.model_dump()) for each in given.landmarks], given.revision)
 
-    @routes.put("/marks")
+    @app.put("/api/marks")
     def marks(given: _Marks) -> Json:
         return desk.set_marks(given.marks, given.revision)
 
-    @routes.post("/export")
+    @app.post("/api/export")
     def export(asked: _Export) -> Json:
         return desk.export(asked.format, everything=asked.everything, least=asked.least)
 
-    @routes.post("/head")
+    @app.post("/api/head")
     def head(asked: _Head) -> Json:
         return desk.export_head(asked.name)
 
-    @routes.get("/exports/{file}")
+    @app.get("/api/exports/{file}")
     def exported(file: str) -> FileResponse:
         return FileResponse(desk.exported(file), filename=file, content_disposition_type="attachment")
-
-    return routes
 
 
 # ---- the server ---------------------------------------------------------------------------------------------

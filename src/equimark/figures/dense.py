@@ -32,7 +32,7 @@ def mosaic(
     *,
     reference: int = 0,
     spacing: float = 6.0,
-    grow: float = 1.25,
+    reach: float = 0.8,
     seed: int | None = 0,
     title: str = "Points of one image found on others, and an image made of what was found",
 ) -> Figure:
@@ -42,11 +42,10 @@ def mosaic(
     for each reference point the patch around its nearest descriptor among all images, each taken about equally often.
 
     Args:
-        exhibits: one run with descriptors, its images, and for the region annotated landmarks.
+        exhibits: one run with descriptors, and images.
         reference: row of the image that is matched.
         spacing: of the reference points, which is the side of a patch, in pixels.
-        grow: the points fill an ellipse, so many times as wide and high as the box of the reference's annotated
-            landmarks; without these, as the view.
+        reach: diameter of the circle in the middle of the reference that they fill, as a share of its side.
         seed: of the choice of images on the left; the first are taken if it is None.
         title: of the figure.
 
@@ -54,7 +53,7 @@ def mosaic(
         ModelError: if there are several runs, one without descriptors, or fewer than two images.
     """
     exhibit = only(exhibits)
-    points = reference_grid(exhibit, reference, spacing, grow)
+    points = reference_grid(exhibit.side, spacing, reach)
     others = _others(exhibit, reference)
     found, cosines = exhibit.match(exhibit.describe(reference, points), others)
     colours = _place_colours(points)
@@ -75,33 +74,24 @@ def mosaic(
     return figure
 
 
-def reference_grid(exhibit: Exhibit, reference: int, spacing: float, grow: float) -> Points:
-    """A square grid of points (P, 2) within an ellipse, in pixels of the view.
+def reference_grid(side: int, spacing: float, reach: float) -> Points:
+    """A square grid of points (P, 2) that fills a circle in the middle of a view, in its pixels.
 
     Args:
-        exhibit: run and images.
-        reference: row of the image.
+        side: of the view, in pixels.
         spacing: of the grid, in pixels.
-        grow: size of the ellipse relative to the box of the annotated landmarks, or to the view if there are none.
+        reach: diameter of the circle, as a share of the side.
 
     Raises:
-        ModelError: if no point fits.
+        ModelError: for a spacing that is not larger than 0, or a reach that is not between 0 and 1.
     """
-    side = exhibit.side - 1
-    box = np.array([[0.0, 0.0], [side, side]])
-    if exhibit.points is not None:
-        points = exhibit.annotated(np.array([reference]))[0]
-        if np.isnan(points).all():
-            raise ModelError(f"image {reference} of the figure shows no annotated landmark; choose another reference")
-        box = np.stack([np.nanmin(points, 0), np.nanmax(points, 0)])
-    centre, radii = box.mean(0), grow * (box[1] - box[0]).clip(1) / 2
-    reach = int(np.ceil(exhibit.side / spacing))
-    grid = centre + spacing * np.stack(np.meshgrid(*[np.arange(-reach, reach + 1)] * 2), -1).reshape(-1, 2)
-    kept = (((grid - centre) / radii) ** 2).sum(-1) <= 1
-    kept &= ((grid >= 0) & (grid <= side)).all(-1)
-    if not kept.any():
-        raise ModelError(f"no reference point in a region of {radii[0]:.0f} px: choose a smaller spacing")
-    return grid[kept]
+    if not (spacing > 0 and 0 <= reach <= 1):
+        raise ModelError(f"reference points want a spacing above 0 and a reach of 0 to 1, got {spacing} and {reach}")
+    radius = reach * (side - 1) / 2
+    steps = np.arange(-(radius // spacing), radius // spacing + 1)
+    grid = spacing * np.stack(np.meshgrid(steps, steps), -1).reshape(-1, 2)
+    points: Points = grid[np.linalg.norm(grid, axis=1) <= radius] + (side - 1) / 2
+    return points
 
 
 def _place_colours(points: Points) -> Colours:
@@ -157,21 +147,21 @@ def with_and_without(
     points: Chosen = "grid",
     maps: bool = False,
     spacing: float = 6.0,
-    grow: float = 1.25,
+    reach: float = 0.8,
     seed: int | None = 0,
     title: str = "Points of the first image and their nearest descriptors on others",
 ) -> Figure:
     """The same points of the same images matched by several runs, a row each (2019, figure 4).
 
     Args:
-        exhibits: runs with descriptors by name, each with the same images; annotated landmarks as :func:`mosaic`.
+        exhibits: runs with descriptors by name, each with the same images; with annotated landmarks, if they are shown.
         reference: row of the image that is matched, shown first.
         examples: further images.
         points: of the reference: a ``grid`` as in :func:`mosaic`, or those ``annotated``, which are joined to where
             they belong; the mean distance then stands above each image.
         maps: also show descriptors as colours, equal ones in equal colours, in a further row of each run.
         spacing: see :func:`mosaic`.
-        grow: see :func:`mosaic`.
+        reach: see :func:`mosaic`.
         seed: of the choice of images; the first are taken if it is None.
         title: of the figure.
 
@@ -192,7 +182,7 @@ def with_and_without(
     )
     for row, exhibit in zip(axes[::each], exhibits.values(), strict=True):
         if points == "grid":
-            _match_grid(row, exhibit, shown, reference_grid(exhibit, reference, spacing, grow))
+            _match_grid(row, exhibit, shown, reference_grid(exhibit.side, spacing, reach))
         else:
             _match_annotated(row, exhibit, shown)
     plots.label_rows(axes[::each], list(exhibits))

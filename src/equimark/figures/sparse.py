@@ -103,9 +103,9 @@ def _note(tile: Tile) -> str:
 
 
 def _changes(rows: Sequence[Sequence[Tile]]) -> tuple[int, ...]:
-    """Where every row goes over from its own image to others."""
+    """Where every row goes over from its own image to others, if all do so at the same place."""
     places = {next((i for i, tile in enumerate(row) if i and tile == "other" != row[i - 1]), 0) for row in rows}
-    return tuple(places) if len(places) == 1 else ()
+    return tuple(places - {0}) if len(places) == 1 else ()
 
 
 def _choose_images(available: int, rows: Sequence[Sequence[Tile]], seed: int | None) -> list[tuple[int, Tile]]:
@@ -248,9 +248,7 @@ def contribution_arrows(
     """
     exhibit = only(exhibits)
     truth = exhibit.annotated(np.arange(len(exhibit)))
-    offsets = metrics.by_point(metrics.distances(truth, metrics.mean_shape(truth)).T)
-    complete = np.isfinite(truth).all((1, 2))
-    typical = np.array([int(np.where(complete == complete.any(), offsets, np.inf).argmin())])
+    typical = np.array([_most_typical(truth)])
     found, regressor = landmarks_in(exhibit.model, exhibit.views(typical))[0], exhibit.head and exhibit.head.regressor
     if not isinstance(regressor, LinearRegressor):
         raise ModelError("this figure needs landmarks fitted on the run (LandmarkModel.fit_frames)")
@@ -262,6 +260,14 @@ def contribution_arrows(
         colours=marks.colours_of(len(found)),
         title=title,
     )
+
+
+def _most_typical(truth: Points) -> int:
+    """The image that shows most landmarks (N, J, 2), and these nearest to their mean over all images."""
+    distances = metrics.distances(truth, metrics.mean_shape(truth))
+    shown = np.isfinite(distances).sum(1)
+    offsets = np.where(shown == shown.max(), np.nan_to_num(distances).sum(1), np.inf)
+    return int(offsets.argmin())
 
 
 # ---- lighting ------------------------------------------------------------------------------------------------
