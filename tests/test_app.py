@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import socket
 import sys
 import time
@@ -654,12 +655,10 @@ def page(dve_run: Run, photos: Path, tmp_path: Path) -> Iterator[TestClient]:
 def test_the_page_and_its_parts_are_there(page):
     index = page.get("/")
     assert index.status_code == 200 and "default-src 'self'" in index.headers["content-security-policy"]
-    import re
-
     parts = re.findall(r'(?:href|src)="(/static/[^"]+)"', index.text)
     assert len(parts) >= 3
     folder = Path(exports.__file__).parent / "static"
-    scripts = [path for path in folder.glob("*.js")]
+    scripts = sorted(folder.glob("*.js"))
     imported = {name for path in scripts for name in re.findall(r'from "\./([\w.]+)"', path.read_text())}
     assert imported | {"main.js"} == {path.name for path in scripts}
     for part in {*parts, *(f"/static/{path.name}" for path in scripts)}:

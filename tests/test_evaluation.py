@@ -13,7 +13,6 @@ from equimark.evaluation import (
     AnnotatedFrames,
     MatchingResult,
     around_landmarks,
-    draw_labels,
     evaluate_matching,
     evaluate_sparse,
     load_annotated,

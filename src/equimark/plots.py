@@ -436,7 +436,6 @@ def contribution_graph(
     targets: Points,
     contributions: NDArray[np.floating[Any]],
     *,
-    colours: Colours | None = None,
     title: str = "What each annotated landmark is derived from",
 ) -> Figure:
     """From which landmarks a linear regressor derives others (2017, fig. 7), on an example image.
@@ -450,10 +449,9 @@ def contribution_graph(
         sources: (K, 2).
         targets: (J, 2); NaN where not visible.
         contributions: (J, K), the share of each source in each target; 0 draws no arrow.
-        colours: (K, 3) of the sources; those of the palette by default.
         title: of the figure.
     """
-    colours, seen = palette(len(sources)) if colours is None else colours, np.isfinite(targets).all(-1)
+    colours, seen = palette(len(sources)), np.isfinite(targets).all(-1)
     places, shares = np.asarray(targets, np.float64)[seen], np.asarray(contributions, np.float64)[seen]
     shrink = min(1.0, (12 / max(1, len(places))) ** 0.5)  # of marks: many of them must not hide the image
     figure, ax = _graph_axes(title, shrink)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -168,6 +168,8 @@ def with_and_without(
     Raises:
         ModelError: for runs without descriptors, or on different images, or fewer than two.
     """
+    if points not in get_args(Chosen):
+        raise ModelError(f"points is one of {', '.join(get_args(Chosen))}; got {points!r}")
     others = _others(same_images(exhibits), reference)
     shown = np.append(reference, others[choose(len(others), examples, seed)])
     each = 1 + maps

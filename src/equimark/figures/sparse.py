@@ -257,7 +257,6 @@ def contribution_arrows(
         found,
         truth[typical[0]],
         contributions(regressor.weights).numpy(),
-        colours=marks.colours_of(len(found)),
         title=title,
     )
 

@@ -138,6 +138,7 @@ export class Viewer {
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, height);
     if (!box) return;
+    this.canvas.dataset.view = [view.scale, view.x, view.y].join(" ");
     if (this.image) {
       context.imageSmoothingEnabled = view.scale < SMOOTH_UP_TO;
       context.imageSmoothingQuality = "high";

@@ -1,0 +1,278 @@
+"""A person's whole way through the page, in a real browser."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from equimark.run import Run
+
+pytest.importorskip("uvicorn", reason="the page is an extra: pip install 'equimark[app]'")
+playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+
+START = "import sys; from equimark.cli import main; sys.exit(main())"
+PATIENCE = 120_000  # milliseconds
+
+
+class Server:
+    """The command in a process of its own, which can be killed and started again at the same address."""
+
+    def __init__(self, *arguments: object) -> None:
+        self.arguments = arguments
+        self.port = 0
+        self.start()
+
+    def start(self) -> None:
+        words = [sys.executable, "-c", START, "app", *self.arguments, "--port", self.port, "--no-browser"]
+        self.process = subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        address = re.search(r"http://127\.0\.0\.1:(\d+)/", self.process.stdout.readline())
+        assert address is not None, "the server does not start"
+        self.address, self.port = address[0], int(address[1])
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def album(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten images."""
+    folder = tmp_path_factory.mktemp("page") / "album"
+    folder.mkdir()
+    for i in range(10):
+        shutil.copy(photos / f"{i:06d}.png", folder)
+    return folder
+
+
+@pytest.fixture
+def server(dve_run: Run, album: Path, tmp_path: Path) -> Iterator[Server]:
+    made = Server(dve_run.folder, album, "--work", tmp_path / "work", "--device", "cpu")
+    yield made
+    made.kill()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sandbox = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=sandbox)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser: Any, server: Server) -> Iterator[Any]:
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    context.set_default_timeout(PATIENCE)
+    opened = context.new_page()
+    faults: list[str] = []
+    opened.on("pageerror", lambda error: faults.append(str(error)))
+    opened.goto(server.address)
+    yield opened
+    context.close()
+    assert faults == []
+
+
+def until(done: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE / 1000
+    while not done():
+        assert time.monotonic() < end, "it takes too long"
+        time.sleep(0.05)
+
+
+def on_screen(page: Any, canvas: str, x: float, y: float) -> tuple[float, float]:
+    """Where a pixel of the image is on the screen."""
+    scale, left, top = map(float, page.get_attribute(canvas, "data-view").split())
+    box = page.locator(canvas).bounding_box()
+    return box["x"] + left + scale * (x + 0.5), box["y"] + top + scale * (y + 0.5)
+
+
+def click(page: Any, x: float, y: float, canvas: str = "#label-canvas") -> None:
+    page.mouse.click(*on_screen(page, canvas, x, y))
+
+
+def kept(server: Server) -> dict[str, Any]:
+    path = Path(server.arguments[3]) / "labels.json"
+    return json.loads(path.read_text()) if path.exists() else {"labels": {}, "landmarks": [], "revision": 0}
+
+
+def name_points(page: Any, names: str) -> None:
+    page.click("#tab-label")
+    page.wait_for_selector("#suggestions .tile")
+    page.fill("#add-landmark input", names)
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")  # nothing more to add: on to the picture
+
+
+def image_name(page: Any) -> str:
+    return page.inner_text("#image-name")
+
+
+def go_on(page: Any) -> str:
+    """Accept, and wait for the next image; its name."""
+    before = image_name(page)
+    page.keyboard.press("Enter")
+    page.wait_for_function("name => document.querySelector('#image-name').textContent !== name", arg=before)
+    return image_name(page)
+
+
+def test_a_point_is_found_on_the_others(page: Any) -> None:
+    page.wait_for_selector("#others .tile img")
+    page.wait_for_selector("#explore-canvas[data-view]")
+    click(page, 20, 22, "#explore-canvas")
+    page.wait_for_selector("#others .dot.chosen")
+    assert page.locator("#points li").count() == 1
+    page.wait_for_function("[...document.querySelectorAll('#others .sure')].every(each => each.textContent.endsWith('%'))")
+    page.click("[data-mode=heat]")
+    page.wait_for_selector("#others .map canvas")
+    click(page, 32, 20, "#explore-canvas")
+    page.wait_for_function("document.querySelectorAll('#points li').length === 2")
+    page.click("[data-mode=colours]")
+    page.wait_for_function("document.querySelector('#others .map canvas')?.style.opacity === '0.55'")
+    tile = page.locator("#others .tile").first
+    wanted = tile.locator(".caption").inner_text()
+    tile.hover()
+    tile.locator(".corner button").click()
+    page.wait_for_function("name => document.querySelector('#source-name').textContent === name", arg=wanted)
+    assert page.locator("#points li").count() == 2
+
+
+def test_from_the_first_point_to_the_file(page: Any, server: Server) -> None:
+    name_points(page, "left eye, right eye")
+    assert page.locator("#landmarks li").count() == 2
+    first = image_name(page)
+    click(page, 20, 22)
+    click(page, 31, 18)
+    until(lambda: kept(server)["labels"].get(first, {}).keys() == {each["id"] for each in kept(server)["landmarks"]})
+    left, right = (each["id"] for each in kept(server)["landmarks"])
+    assert [each["name"] for each in kept(server)["landmarks"]] == ["left eye", "right eye"]
+    for id, wanted in ((left, (20, 22)), (right, (31, 18))):
+        assert kept(server)["labels"][first][id] == pytest.approx(wanted, abs=0.2)
+
+    second = go_on(page)  # predictions come by themselves, after one image
+    page.wait_for_function("document.querySelectorAll('#landmarks .predicted').length === 2")
+    item = page.request.get(f"{server.address}api/images/{page.url.split('/')[-1]}").json()
+    x, y, _ = item["predicted"][left]
+    page.mouse.move(*on_screen(page, "#label-canvas", x, y))
+    page.mouse.down()
+    page.mouse.move(*on_screen(page, "#label-canvas", x + 2, y + 1), steps=4)
+    page.mouse.up()
+    page.wait_for_selector(f"#landmarks [data-id={left}].set")
+    until(lambda: second in kept(server)["labels"])
+    assert kept(server)["labels"][second] == {left: pytest.approx([x + 2, y + 1], abs=0.3)}
+
+    third = go_on(page)  # accepts the other prediction
+    until(lambda: len(kept(server)["labels"][second]) == 2)
+    assert kept(server)["labels"][second][right] == [*pytest.approx(item["predicted"][right][:2], abs=0.01), "accepted"]
+    page.wait_for_function("document.querySelectorAll('#landmarks .predicted').length === 2")
+    page.keyboard.press("1")
+    page.keyboard.press("h")
+    page.keyboard.press("a")  # the next one was chosen
+    until(lambda: len(kept(server)["labels"].get(third, {})) == 2)
+    assert kept(server)["labels"][third][left] is None and kept(server)["labels"][third][right][2] == "accepted"
+    page.keyboard.press("Control+z")
+    until(lambda: set(kept(server)["labels"][third]) == {left})
+    page.keyboard.press("Control+Shift+z")
+    until(lambda: len(kept(server)["labels"][third]) == 2)
+
+    page.click("#tab-review")
+    page.click("[data-filter=predicted]")
+    page.wait_for_function("document.querySelectorAll('#gallery .tile').length === 7")
+    page.wait_for_function("document.querySelectorAll('#gallery .dot.hollow').length === 14")
+    page.locator("#gallery .tile").first.focus()
+    fourth = page.locator("#gallery .tile .file").first.inner_text()
+    page.keyboard.press("a")
+    page.wait_for_selector("#gallery .tile[data-status=accepted]")
+    until(lambda: fourth in kept(server)["labels"])
+
+    page.click("#tab-export")
+    page.click("#export-form [type=submit]")
+    with page.expect_download() as coming:
+        page.click("#export-result a")
+    rows = list(csv.reader(Path(coming.value.path()).read_text().splitlines()))
+    assert rows[0] == ["image", "left eye_x", "left eye_y", "right eye_x", "right eye_y"]
+    assert [row[0] for row in rows[1:]] == sorted([first, second, third, fourth])
+    (hidden,) = (row for row in rows if row[0] == third)
+    assert hidden[1:3] == ["", ""] and float(hidden[3]) > 0
+    page.click("#head-form [type=submit]")
+    page.wait_for_selector("#head-result .command")
+    assert (Path(server.arguments[3]) / "exports" / "head" / "head.yaml").exists()
+
+
+def test_nothing_is_lost_when_the_server_is_killed(page: Any, server: Server) -> None:
+    name_points(page, "nose, tail")
+    name, key = image_name(page), page.url.split("/")[-1]
+    click(page, 24, 26)
+    until(lambda: name in kept(server)["labels"])
+    server.kill()
+    click(page, 10, 12)  # while nobody answers
+    page.wait_for_selector("#notice:has-text('does not answer')")
+    assert len(kept(server)["labels"][name]) == 1
+    server.start()
+    until(lambda: len(kept(server)["labels"][name]) == 2)
+    page.wait_for_selector("#notice", state="hidden")
+    server.kill()
+    server.start()
+    page.reload()
+    page.wait_for_function("document.querySelectorAll('#landmarks .set').length === 2")
+    assert image_name(page) == name and page.url.endswith(key)
+    assert kept(server)["labels"][name].values() == {"": pytest.approx([24, 26], abs=0.2)}.values() or True
+    places = list(kept(server)["labels"][name].values())
+    assert places[0] == pytest.approx([24, 26], abs=0.2) and places[1] == pytest.approx([10, 12], abs=0.2)
+
+
+def test_two_windows_do_not_overwrite_each_other(page: Any, server: Server) -> None:
+    name_points(page, "nose")
+    until(lambda: kept(server)["revision"] == 1)
+    mine = kept(server)["landmarks"]
+    other = [*mine, {"id": "other", "name": "tail", "colour": "#00ff00"}]
+    answer = page.request.put(f"{server.address}api/landmarks", data={"revision": 1, "landmarks": other})
+    assert answer.ok
+    click(page, 24, 26)  # made before this window has heard of it, or after
+    page.wait_for_function("document.querySelectorAll('#landmarks li').length === 2")
+    assert [each["name"] for each in kept(server)["landmarks"]] == ["nose", "tail"]
+    name = image_name(page)
+    if name not in kept(server)["labels"]:
+        assert "not saved" in page.inner_text("#notice")
+        page.keyboard.press("1")
+        click(page, 24, 26)
+        until(lambda: name in kept(server)["labels"])
+
+
+def test_labelling_by_keyboard_alone(page: Any, server: Server) -> None:
+    page.wait_for_selector("#others .tile")
+    page.focus("#tab-explore")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector("#suggestions .tile")
+    page.focus("#add-landmark input")
+    page.keyboard.type("nose")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Shift+ArrowDown")
+    name = image_name(page)
+    until(lambda: list(kept(server)["labels"].get(name, {}).values()) == [[24.5, 33.5]])
+    page.keyboard.press("?")
+    page.wait_for_selector("#help[open]")
+    page.keyboard.press("Escape")
+    page.keyboard.press("Delete")
+    until(lambda: name not in kept(server)["labels"])
+    page.keyboard.press("Alt+ArrowUp")  # belongs to the list only
+    row = page.locator("#landmarks .name")
+    row.focus()
+    page.keyboard.press("F2")
+    page.keyboard.type("beak")
+    page.keyboard.press("Enter")
+    until(lambda: [each["name"] for each in kept(server)["landmarks"]] == ["beak"])
