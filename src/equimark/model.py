@@ -306,7 +306,7 @@ class LandmarkModel:
 
     def _fit_prototypes(self, frames: Tensor, points: NDArray[np.float64]) -> Regressor:
         cells = self.network.cells.to_cells(torch.from_numpy(points).float())
-        features = torch.cat([self.features(frames[part]) for part in batches(len(frames))])
+        features = torch.cat([self.features(frames[part]).half() for part in batches(len(frames))])
         return PrototypeRegressor.fit(features, cells)
 
     def _fit_linear(self, frames: Tensor, points: NDArray[np.float64], seed: int, pairs: int) -> Regressor:

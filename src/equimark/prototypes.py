@@ -86,7 +86,7 @@ class PrototypeRegressor:
         """Fit to labelled images.
 
         Args:
-            features: descriptors (N, C, h, w).
+            features: descriptors (N, C, h, w); half precision will do.
             points: labels (N, K, 2) in cells; NaN where not visible.
 
         Raises:
@@ -190,9 +190,9 @@ class _Whitening:
 
 
 def _batches(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Rows of ``tensors`` side by side, some at a time."""
+    """Rows of ``tensors`` side by side, some at a time and in single precision."""
     for start in range(0, len(tensors[0]), _BATCH):
-        yield tuple(each[start : start + _BATCH] for each in tensors)
+        yield tuple(each[start : start + _BATCH].float() for each in tensors)
 
 
 def _with_context(features: Tensor) -> Tensor:

@@ -100,9 +100,9 @@ def _place_colours(points: Points) -> Colours:
 
 
 def share_out(cosines: Points) -> NDArray[np.int64]:
-    """For each of P points an image (P,): the best by cosines (N, P), but none more often than the others need.
+    """For each of P points the number of an image (P,): the best by cosines (N, P) that is not used up.
 
-    The surest choose first.
+    Each image is used P / N times at most, rounded up; points choose in the order of their cosines.
     """
     images, count = cosines.shape
     left = np.full(images, -(-count // images))
