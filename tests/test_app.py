@@ -30,12 +30,12 @@ from equimark.app.pictures import THUMBNAIL_SIDE, Pictures
 from equimark.app.server import make_app
 from equimark.app.session import Conflict, Labels, Landmark, Mark, Session, to_table, work_folder
 from equimark.app.store import Store
-from equimark.app.suggest import suggest
 from equimark.geometry import Frame, Placement
 from equimark.images import ImageError, Unreadable, decode
 from equimark.landmarks import LandmarkError, LandmarkTable
 from equimark.model import Head, LandmarkModel
 from equimark.run import Run
+from equimark.suggestion import suggest
 from pictures import encoded, picture
 
 NOSE, TAIL = Landmark("p1", "nose", "#ff0000"), Landmark("p2", "tail", "#00ff00")

@@ -738,3 +738,14 @@ def test_values_that_yaml_would_misread(command: Command, photo_pack: Path, tmp_
 
 def test_loading_is_on_the_device_asked_for(dve_run: Run) -> None:
     assert LandmarkModel.load(dve_run.folder, device="cpu").device.type == "cpu"
+
+
+def test_fit_suggests_what_to_label_next(command: Command, dve_run: Run, photos: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    table = formats.read(photos / "landmarks.csv")
+    formats.write(table.select(range(3)), labels)
+    arguments = ["fit", dve_run.folder, "--landmarks", labels, "--images", photos, "--out", tmp_path / "head"]
+    code, out, _ = command(*arguments, "--suggest", "2", "--quiet")
+    assert code == 0
+    named = [line.removeprefix("label next: ") for line in out.splitlines() if line.startswith("label next: ")]
+    assert len(named) == 2 and not set(named) & set(table.images[:3])

@@ -44,6 +44,7 @@ ORDER = (
     "model",
     "discovery",
     "run",
+    "suggestion",
     "prediction",
     "metrics",
     "evaluation",

@@ -104,3 +104,21 @@ def test_progress(sparse_model: LandmarkModel, photos: Path, capfd: pytest.Captu
     err = capfd.readouterr().err
     assert "detecting" in err
     assert "16/16" in err
+
+
+def test_suggestions_are_unlabelled_and_begin_with_the_doubtful(head: Head, photos: Path, tmp_path: Path) -> None:
+    labelled = [f"{i:06d}.png" for i in range(8)]
+    order = prediction.suggest_images(head, photos, labelled, 20, progress=False)
+    assert sorted(order) == [f"{i:06d}.png" for i in range(8, 16)]
+    found = detect_all(head, photos, progress=False).table
+    assert found.confidence is not None
+    sure = found.confidence.mean(1)
+    rank = [sure[found.images.index(name)] for name in order]
+    assert np.mean(rank[:4]) < np.mean(rank[4:]) + 0.05
+    assert prediction.suggest_images(head, photos, labelled, 2, progress=False) == order[:2]
+
+
+def test_suggestions_of_a_sparse_run(sparse_model: LandmarkModel, faces: Portraits, photos: Path) -> None:
+    head = sparse_model.fit(list(faces.images[:4]), faces.landmarks5[:4], pairs=8)
+    names = [f"{i:06d}.png" for i in range(4)]
+    assert not set(prediction.suggest_images(head, photos, names, 3, progress=False)) & set(names)

@@ -148,6 +148,7 @@ def _fit_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=Path, help="where the images are; default: beside the labels")
     parser.add_argument("--out", type=Path, required=True, help="folder of the head")
     parser.add_argument("--labels", type=int, help="use only that many labelled images, drawn by --seed")
+    parser.add_argument("--suggest", type=int, metavar="N", help="name the N images whose labels would help most")
     parser.add_argument("--plot", type=Path, help="PNG to write: which landmarks of a sparse run contribute to which")
     _common(parser, seed=True, frame=True)
 

@@ -226,6 +226,10 @@ def _fit(arguments: _Arguments) -> None:
     if arguments.plot:
         _plot_contributions(head, data.frames[:1], data.points[0], arguments.plot)
     print(f"fitted {table.points.shape[1]} landmarks from {len(table)} labelled images: {arguments.out}")
+    if arguments.suggest:
+        quiet, count = arguments.quiet, arguments.suggest
+        for name in prediction.suggest_images(head, images, table.images, count, progress=not quiet):
+            print(f"label next: {name}")
 
 
 def _evaluate(arguments: _Arguments) -> None:

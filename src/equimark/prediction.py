@@ -15,10 +15,11 @@ from torch import Tensor
 
 from .geometry import Frame, Placement, Size
 from .images import Framed, ImageError, Unreadable, open_images, read_framed
-from .landmarks import LandmarkTable
-from .model import Found, Image, LandmarkModel
+from .landmarks import LandmarkTable, match_names
+from .model import Found, Head, Image, LandmarkModel
 from .packs import PackedImages, is_pack
 from .progress import progress_bar
+from .suggestion import suggest
 
 BATCH = 32
 
@@ -64,6 +65,39 @@ class Prediction:
 def detect_all(detector: Detector, images: str | Path, *, progress: bool = True) -> Prediction:
     """The landmarks of every image of a source."""
     return _predict(detector.detect_framed, images, detector.frame, detector.names, "detecting", progress)
+
+
+def suggest_images(
+    head: Head, images: str | Path, labelled: Sequence[str], count: int, *, progress: bool = True
+) -> list[str]:
+    """The images whose labels would help a head most, best first: on which it is unsure, and unlike those labelled.
+
+    Args:
+        head: fitted to the labels so far.
+        images: to choose among.
+        labelled: names of those that are labelled.
+        count: of suggestions, at most.
+    """
+    summaries: list[NDArray[np.float32]] = []
+
+    def look(frames: Tensor, placements: Sequence[Placement]) -> Found:
+        summaries.append(_summarise(head.model, frames))
+        return head.detect_framed(frames, placements)
+
+    found = _predict(look, images, head.frame, head.names, "looking", progress).table
+    assert found.confidence is not None
+    known = np.zeros(len(found), np.bool_)
+    known[match_names(labelled, found.images)] = True
+    order = suggest(found.confidence.mean(1), np.concatenate(summaries), known, count=count)
+    return [found.images[row] for row in order]
+
+
+def _summarise(model: LandmarkModel, frames: Tensor) -> NDArray[np.float32]:
+    """A vector (B, D) of each of ``frames`` (B, 3, S, S): the mean descriptor, or the landmarks of a sparse run."""
+    summary = (
+        model.landmarks_of(frames).positions.flatten(1) if model.is_sparse else model.features(frames).mean((2, 3))
+    )
+    return np.asarray(summary.numpy(), np.float32)
 
 
 def match_all(

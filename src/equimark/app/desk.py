@@ -25,13 +25,13 @@ from equimark.app.gallery import Catalogue, Filter, Order, disagreements
 from equimark.app.pictures import Pictures
 from equimark.app.session import Landmark, Mark, Session, work_folder
 from equimark.app.store import Store
-from equimark.app.suggest import suggest
 from equimark.app.vision import SparseVision, vision_of
 from equimark.checkpoint import MODEL_FILE
 from equimark.images import ImageError
 from equimark.landmarks import LandmarkTable
 from equimark.model import LandmarkModel
 from equimark.plots import palette
+from equimark.suggestion import suggest
 
 _COLOURS = 60
 _LONG = 0.4  # seconds that a person who opens an image waits for a better prediction
