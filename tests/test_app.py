@@ -354,6 +354,21 @@ def test_a_lesson_holds_what_is_in_view():
     np.testing.assert_array_equal(lesson.points, [[[NAN, NAN], [10, 20]], [[-0.5, 39.5], [12, 20]]])
     assert lesson.teaches_as(replace(lesson)) and not lesson.teaches_as(Lesson())
     assert not lesson.teaches_as(replace(lesson, points=lesson.points + 1))
+    assert lesson.by_hand.tolist() == [True, True]
+
+
+def test_of_many_labels_the_best_are_learned():
+    points = np.zeros((4, 2, 2))
+    points[:3, 1] = NAN  # the second landmark is seen on the last image only
+    lesson = Lesson(("p1", "p2"), (3, 5, 7, 9), points, np.array([False, True, False, False]))
+    assert lesson.at_most(4) is lesson
+    few = lesson.at_most(1)
+    assert few.images == (5, 9) and few.by_hand.tolist() == [True, False]
+    assert np.isfinite(few.points).all(-1).tolist() == [[True, False], [True, True]]
+    accepted = Labels((NOSE,), {"a": {"p1": Mark((1, 2), accepted=True)}, "b": {"p1": Mark((1, 2))}})
+    square = Placement((0, 0, 40, 40), 40)
+    made = lesson_of(accepted, ["a", "b"], 40, lambda images: (list(images), [square] * len(images)))
+    assert made.by_hand.tolist() == [False, True]
 
 
 def test_earlier_predictions_stand_until_they_are_replaced():
@@ -610,7 +625,7 @@ def test_a_fault_in_the_background_is_told_and_passes(desk, unwritable, monkeypa
     monkeypatch.setattr("equimark.app.engine._RETRY", 0.05)
     until(lambda: desk.engine.progress().seen == 16)
     with monkeypatch.context() as patch:
-        patch.setattr(desk.engine.vision, "fit", lambda *_, **__: 1 / 0)
+        patch.setattr(desk.engine.vision, "fit", lambda *_: 1 / 0)
         label(desk)
         until(lambda: desk.engine.progress().fault == "division by zero")
         assert desk.leaf("all", "name", search="", low=None, seed=0, first=0, count=5)["total"] == 16
@@ -809,6 +824,14 @@ def labelled_run(folder: Path) -> None:
     torch.manual_seed(0)
     checkpoint.write_config(folder, config)
     checkpoint.save_model(folder, build(config), step=1, data=DataIdentity("", 1, ""))
+
+
+def test_labels_in_a_run_protect_it(command, dve_run, photos, tmp_path):
+    for name in ("config.yaml", "model.safetensors"):
+        (tmp_path / name).write_bytes((dve_run.folder / name).read_bytes())
+    opened(work_folder(tmp_path, photos)).set_landmarks([NOSE], 0)
+    code, _, err = command("train", photos, "--out", tmp_path, "--overwrite")
+    assert code == 1 and "holds other files (app, ...)" in err
 
 
 def test_without_the_extra(command, dve_run, photos, monkeypatch):

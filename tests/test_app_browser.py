@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -60,6 +61,8 @@ def album(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(dve_run: Run, album: Path, tmp_path: Path) -> Iterator[Server]:
     made = Server(dve_run.folder, album, "--work", tmp_path / "work", "--device", "cpu")
     yield made
+    made.process.send_signal(signal.SIGINT)
+    assert made.process.wait(30) == 0
     made.kill()
 
 

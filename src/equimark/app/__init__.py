@@ -8,7 +8,7 @@
 * ``vision``: the model's work on that: match, heat maps, colour maps, fit, predict.
 * ``learning`` and ``exploring``: from labels to predictions; points of one image found on others.
 * ``engine``: the one thread that owns the model, and what it does while nobody asks.
-* ``suggest``: which image to label next. ``gallery``: images filtered and in order.
+* ``gallery``: images filtered and in order.
 * ``exports``: labels and predictions as files.
 * ``desk``: all of these together, in the words of the page. ``server``: the routes. ``static/``: the page.
 

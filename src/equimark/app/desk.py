@@ -134,6 +134,7 @@ class Desk:
             "revision": labels.revision,
             "size": size,
             "box": None if size is None else self.pictures.box(image, size),
+            "frame": None if size is None else self.pictures.placement(image, size).box,
             "thumbnail": f"/api/images/{key}/thumbnail?{version}",
             "picture": f"/api/images/{key}/picture?{version}",
             "marks": {id: mark.to_json() for id, mark in labels.of(name).items()},
@@ -148,14 +149,13 @@ class Desk:
         While the model is busy for long, with what was predicted before.
         """
         self.engine.want([image])
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(OSError):  # a TimeoutError is one; of others the progress tells
             self.engine.predict(image).result(timeout=_LONG)
         with contextlib.suppress(ImageError):  # which the item says
             self.pictures.size(image)
-        size, keys = self.pictures.known_size(image), self.pictures.keys
+        keys = self.pictures.keys
         return {
             **self.item(image),
-            "frame": None if size is None else self.pictures.placement(image, size).box,
             "previous": keys[image - 1] if image else None,
             "next": keys[image + 1] if image + 1 < len(keys) else None,
         }

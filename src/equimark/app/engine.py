@@ -34,6 +34,7 @@ _PORTION = 8  # images looked at, or 8 times as many predicted, between two answ
 _PATIENCE = 0.3  # seconds without a change before learning: more may follow at once
 _SHARE = 1.0  # seconds kept free for answers and predictions for each second of learning
 _RETRY = 5.0  # seconds after a fault
+_ENOUGH = 120  # labelled images to learn from while a person waits; a head to be saved learns from all
 _Answer = TypeVar("_Answer")
 
 
@@ -262,7 +263,7 @@ class Engine:
         lesson = self._lesson_of(labels)
         begun = time.monotonic()
         if not lesson.teaches_as(self._lesson):
-            self._head = self._fit(lesson, lesson.landmarks, quick=True) if lesson.images else None
+            self._head = self._fit(lesson.at_most(_ENOUGH)) if lesson.images else None
             self._predictions = Predictions(len(self.pictures), lesson.landmarks, self._predictions)
             self._lesson, self._lessons = lesson, self._lessons + 1
         now = time.monotonic()
@@ -275,22 +276,26 @@ class Engine:
     def _lesson_of(self, labels: Labels) -> Lesson:
         return lesson_of(labels, self.pictures.names, self.pictures.frame.size, self._place)
 
-    def _fit(self, lesson: Lesson, names: Sequence[str], *, quick: bool) -> Head:
-        for image in lesson.images:
-            if image not in self._frames:
-                framed = self.pictures.framed(image)
-                if isinstance(framed, Unreadable):
-                    raise AppError(f"{framed.name} can no longer be read: {framed.reason}")
-                self._frames[image] = _frames([framed])[0]
-        frames = torch.stack([self._frames[image] for image in lesson.images])
-        return self.vision.fit(frames, lesson.points, names, quick=quick)
+    def _fit(self, lesson: Lesson) -> Head:
+        _, records, _ = self._records(lesson.images)
+        return self.vision.fit(records, lambda: self._frames_of(lesson.images), lesson.points, lesson.landmarks)
 
     def _fit_to_save(self, labels: Labels) -> Head:
         lesson = self._lesson_of(labels)
         if not lesson.images:
             raise AppError("there is nothing to learn from yet: label at least one point on one image")
         names = {each.id: each.name for each in labels.landmarks}
-        return self._fit(lesson, [names[id] for id in lesson.landmarks], quick=False)
+        frames = self._frames_of(lesson.images)
+        return self.vision.model.fit_frames(frames, lesson.points, [names[id] for id in lesson.landmarks])
+
+    def _frames_of(self, images: Sequence[int]) -> Tensor:
+        """What the model sees of labelled images (N, 3, S, S) uint8."""
+        missing = [image for image in images if image not in self._frames]
+        for image, framed in zip(missing, self._readers.map(self.pictures.framed, missing), strict=True):
+            if isinstance(framed, Unreadable):
+                raise AppError(f"{framed.name} can no longer be read: {framed.reason}")
+            self._frames[image] = _frames([framed])[0]
+        return torch.stack([self._frames[image] for image in images])
 
     def _predict(self, images: Sequence[int]) -> None:
         there, records, placements = self._records(images)

@@ -21,16 +21,32 @@ class Lesson:
         landmarks: ids of the K landmarks that are in view on at least one image, in the person's order.
         images: indices of N images with at least one of them.
         points: (N, K, 2) in pixels of the frames; NaN where not visible, not in view or not given.
+        by_hand: (N,) whether a person placed any of them, rather than accept them all.
     """
 
     landmarks: tuple[str, ...] = ()
     images: tuple[int, ...] = ()
     points: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0, 2)))
+    by_hand: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, bool))
 
     def teaches_as(self, other: Lesson) -> bool:
         """Whether the same can be learned from both."""
         same = (self.landmarks, self.images) == (other.landmarks, other.images)
         return same and np.array_equal(self.points, other.points, equal_nan=True)
+
+    def at_most(self, count: int) -> Lesson:
+        """The part that is worth most, of about ``count`` images: first those labelled by hand.
+
+        Each landmark keeps a label.
+        """
+        if len(self.images) <= count:
+            return self
+        order = np.argsort(~self.by_hand, kind="stable")
+        visible = np.isfinite(self.points[..., 0])[order]
+        first = visible.argmax(0)  # the place in the order from which on each landmark has a label
+        rows = np.sort(order[np.union1d(np.arange(count), first)])
+        images = tuple(self.images[row] for row in rows)
+        return Lesson(self.landmarks, images, self.points[rows], self.by_hand[rows])
 
 
 def lesson_of(
@@ -56,9 +72,10 @@ def lesson_of(
     points[~((points >= -0.5) & (points <= side - 0.5)).all(-1)] = np.nan
     in_view = np.isfinite(points[..., 0])
     rows, columns = np.flatnonzero(in_view.any(1)), np.flatnonzero(in_view.any(0))
-    return Lesson(
-        tuple(labels.landmarks[k].id for k in columns), tuple(images[row] for row in rows), points[rows][:, columns]
-    )
+    chosen = tuple(images[row] for row in rows)
+    by_hand = [not all(mark.accepted for mark in labels.of(names[image]).values()) for image in chosen]
+    landmarks = tuple(labels.landmarks[k].id for k in columns)
+    return Lesson(landmarks, chosen, points[rows][:, columns], np.array(by_hand, bool))
 
 
 class Predictions:

@@ -14,6 +14,7 @@ import platform
 import socket
 import sys
 import threading
+import time
 import webbrowser
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -223,7 +224,7 @@ def serve(
         print(f"labels are kept in {desk.session.path}", flush=True)
         server = uvicorn.Server(uvicorn.Config(make_app(desk), log_level="warning", timeout_graceful_shutdown=2))
         if browser and _has_screen():
-            threading.Timer(1.0, webbrowser.open, [address]).start()
+            threading.Thread(target=_open_browser, args=[server, address], daemon=True).start()
         with contextlib.suppress(KeyboardInterrupt):  # the usual way to stop; everything is saved
             server.run([listening])
 
@@ -251,6 +252,12 @@ def _listen(port: int) -> socket.socket:
             ) from None
         raise AppError(f"cannot listen on port {port}: {error.strerror}") from None
     return listening
+
+
+def _open_browser(server: uvicorn.Server, address: str) -> None:
+    while not server.started:
+        time.sleep(0.1)
+    webbrowser.open(address)
 
 
 def _has_screen() -> bool:

@@ -248,7 +248,8 @@ class Session:
             _check_landmarks(landmarks)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise AppError(f"{self.path} is damaged ({error}); repair it, or move it away to start anew") from None
-        missing = [image for image in labels.labelled() if image not in set(names)] if marks else []
+        known = set(names)
+        missing = [image for image in labels.labelled() if image not in known]
         if missing and images != self._images:
             raise AppError(
                 f"{self.path} holds labels of other images ({images}; {missing[0]!r} is not among these): "

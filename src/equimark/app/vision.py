@@ -6,7 +6,7 @@ landmarks (K, 3) of a sparse run: x and y in cells of the whole frame, and confi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +20,7 @@ from equimark.geometry import Placement
 from equimark.matching import Located
 from equimark.model import Found, Head, LandmarkModel
 from equimark.plots import position_colours
+from equimark.prototypes import PrototypeRegressor
 from equimark.regression import LinearRegressor
 
 _QUICK_PAIRS = 80  # warped views to which a head on sparse landmarks is fitted while a person waits
@@ -47,8 +48,17 @@ class Vision(Protocol):
         """Named landmarks (B, K, 2) in image pixels and their confidence (B, K), as of ``head.detect_framed``."""
         ...
 
-    def fit(self, frames: Tensor, points: NDArray[np.float64], names: Sequence[str], *, quick: bool) -> Head:
-        """Named landmarks from labelled ``frames``: see :meth:`equimark.model.LandmarkModel.fit_frames`."""
+    def fit(
+        self, records: NDArray[Any], frames: Callable[[], Tensor], points: NDArray[np.float64], names: Sequence[str]
+    ) -> Head:
+        """Named landmarks, while a person waits.
+
+        Args:
+            records: of N images (N, ...).
+            frames: gives the frames of these images (N, 3, S, S) uint8, if they are needed.
+            points: labels (N, K, 2) in pixels of the frames; NaN where there is none.
+            names: of the landmarks.
+        """
         ...
 
 
@@ -71,9 +81,12 @@ class DenseVision:
         """The mean descriptor."""
         return np.asarray(records.mean((2, 3), dtype=np.float32))
 
-    def fit(self, frames: Tensor, points: NDArray[np.float64], names: Sequence[str], *, quick: bool) -> Head:
-        """Prototypes; as quick as can be."""
-        return self.model.fit_frames(frames, points, names)
+    def fit(
+        self, records: NDArray[Any], frames: Callable[[], Tensor], points: NDArray[np.float64], names: Sequence[str]
+    ) -> Head:
+        """As :meth:`equimark.model.LandmarkModel.fit_frames`, but for a look at the frames."""
+        cells = self.model.network.cells.to_cells(torch.from_numpy(points).float())
+        return Head(self.model, PrototypeRegressor.fit(torch.from_numpy(records), cells), tuple(names))
 
     def predict(self, head: Head, records: NDArray[Any], placements: Sequence[Placement]) -> Found:
         """As of ``head.detect_framed``."""
@@ -129,10 +142,11 @@ class SparseVision:
         """Where the landmarks lie in the frame."""
         return np.asarray(records[..., :2].reshape(len(records), -1), np.float32)
 
-    def fit(self, frames: Tensor, points: NDArray[np.float64], names: Sequence[str], *, quick: bool) -> Head:
-        """A linear map from the run's landmarks; ``quick`` looks at fewer warped views."""
-        more = {"pairs": max(_QUICK_PAIRS, len(frames))} if quick else {}
-        return self.model.fit_frames(frames, points, names, **more)
+    def fit(
+        self, records: NDArray[Any], frames: Callable[[], Tensor], points: NDArray[np.float64], names: Sequence[str]
+    ) -> Head:
+        """As :meth:`equimark.model.LandmarkModel.fit_frames`, but with fewer warped views."""
+        return self.model.fit_frames(frames(), points, names, pairs=max(_QUICK_PAIRS, len(points)))
 
     def predict(self, head: Head, records: NDArray[Any], placements: Sequence[Placement]) -> Found:
         """As of ``head.detect_framed``."""

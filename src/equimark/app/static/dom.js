@@ -69,6 +69,10 @@ export const plural = (count, one, many = `${one}s`) => `${number.format(count)}
 
 let toastTimer;
 
+export function clearToast() {
+  $("#toast").hidden = true;
+}
+
 /** A short message that goes away, perhaps with something to do about it. */
 export function toast(message, action = null) {
   const box = $("#toast");

@@ -4,9 +4,9 @@ import { get, post, withQuery } from "./api.js";
 import { $, fill, h, icon, isTyping, percent, toast } from "./dom.js";
 import { mapOf } from "./maps.js";
 import { Tile } from "./tile.js";
-import { drawMark, Viewer } from "./viewer.js";
+import { drawFrame, drawMark, Viewer } from "./viewer.js";
 
-const OTHERS = 12;
+const OTHERS = 20;
 const REACH = 12;
 const FAINT = 0.15; // confidence below which a point is as good as not found
 
@@ -21,6 +21,7 @@ let mode = "points";
 let sights = {};
 let passing = null; // where the pointer is: a point for the moment
 let seed = 1;
+let shown = []; // the points that the sights are of
 let asking = false;
 let again = false;
 
@@ -72,7 +73,7 @@ function tileOf(item) {
   const large = h("button", { type: "button", class: "round", title: "Show large", "aria-label": `Show ${item.name} large`, onclick: (event) => { event.stopPropagation(); swap(item); } }, icon("source"));
   const tile = new Tile(item, {
     title: sparse ? "Show large" : "Click a point to find it on the others",
-    onclick: (event) => (sparse || !tile.item.box ? swap(item) : addPoint(item.key, tile.placeOf(event))),
+    onclick: (event) => (sparse || !tile.item.box ? swap(item) : addPoint(tile.item, tile.placeOf(event))),
     corner: [h("span", { class: "corner" }, large), h("output", { class: "sure" })],
     caption: [h("span", { class: "file", title: item.name }, item.name)],
   });
@@ -92,12 +93,18 @@ async function swap(item) {
   await look();
 }
 
+/** Whether a place lies in the part of an image that the model sees. */
+function isSeen({ frame }, [x, y]) {
+  return !frame || (x >= frame[0] - 0.5 && y >= frame[1] - 0.5 && x <= frame[2] - 0.5 && y <= frame[3] - 0.5);
+}
+
 // ---- points
 
-function addPoint(key, at) {
+function addPoint(item, at) {
+  if (!isSeen(item, at)) return toast("The model does not see this part of the image.");
   const used = new Set(points.map(({ colour }) => colour));
   const colour = page.state.colours.find((each) => !used.has(each)) ?? page.state.colours[0];
-  setPoints([...points, { key, at: at.map((each) => Math.round(10 * each) / 10), colour }], points.length);
+  return setPoints([...points, { key: item.key, at: at.map((each) => Math.round(10 * each) / 10), colour }], points.length);
 }
 
 function setPoints(given, pick = null) {
@@ -133,7 +140,8 @@ function press(point) {
   if (sparse || points[place].key !== source.key) return { move() {}, end() {} };
   return {
     move(here) {
-      points[place] = { ...points[place], at: viewer.inside(here) };
+      const to = viewer.inside(here);
+      if (isSeen(source, to)) points[place] = { ...points[place], at: to };
       look();
     },
     end() {
@@ -146,7 +154,7 @@ function click(point) {
   if (sparse) return;
   const [x0, y0, x1, y1] = source.box;
   if (point[0] < x0 - 0.5 || point[1] < y0 - 0.5 || point[0] > x1 - 0.5 || point[1] > y1 - 0.5) return;
-  addPoint(source.key, viewer.inside(point));
+  addPoint(source, viewer.inside(point));
 }
 
 function hover(point) {
@@ -155,7 +163,7 @@ function hover(point) {
   const inside = point && point[0] > x0 - 0.5 && point[1] > y0 - 0.5 && point[0] < x1 - 0.5 && point[1] < y1 - 0.5;
   const follow = $("#follow").checked && (mode === "points" || mode === "heat");
   const before = passing;
-  passing = inside && follow && near(point) === null ? { key: source.key, at: point, colour: "#ffffff" } : null;
+  passing = inside && isSeen(source, point) && follow && near(point) === null ? { key: source.key, at: point, colour: "#ffffff" } : null;
   if (passing || before) {
     viewer.redraw();
     look();
@@ -166,6 +174,7 @@ function choose(place) {
   chosen = place;
   render();
   if (mode === "heat") look();
+  else draw();
 }
 
 function setMode(wanted) {
@@ -212,15 +221,15 @@ async function lookOnce() {
   sights = quiet ? {} : (await post("/api/explore", asked)).sights;
   const missing = tiles.filter(({ item }) => !item.box && sights[item.key]);
   for (const tile of missing) Object.assign(tile.item, await get(`/api/images/${tile.item.key}`));
-  draw(wanted);
+  shown = sparse ? points : wanted;
+  draw();
 }
 
 // ---- drawing
 
-function draw(wanted) {
+function draw() {
   viewer.redraw();
-  const shown = sparse ? points : wanted;
-  const centre = passing ? wanted.length - 1 : chosen;
+  const centre = passing && shown.length ? shown.length - 1 : chosen;
   for (const tile of tiles) {
     const sight = sights[tile.item.key];
     const found = sight?.points ?? [];
@@ -247,6 +256,7 @@ function drawSource(context) {
     viewer.drawOver(map.canvas, map.box);
     context.restore();
   }
+  if (source) drawFrame(context, viewer, source);
   points.forEach(({ colour, key }, i) => {
     const found = at(i);
     if (!found) return;

@@ -5,7 +5,7 @@ import { $, fill, h, icon, isTyping, number, plural, toast } from "./dom.js";
 import { canRedo, canUndo, change, changes, labels, learned, marksOf, redo, saved, statusOf, undo } from "./labels.js";
 import { LandmarkList } from "./landmarks.js";
 import { Tile } from "./tile.js";
-import { drawMark, Viewer } from "./viewer.js";
+import { drawFrame, drawMark, Viewer } from "./viewer.js";
 
 const REACH = 12; // screen pixels around a point that belong to it
 const STATUS = { new: "not checked", partial: "in progress", labelled: "labelled", accepted: "accepted" };
@@ -326,8 +326,9 @@ export function key(event) {
 // ---- drawing
 
 function drawPoints(context) {
-  drawFrame(context);
-  if (hushed || !item) return;
+  if (!item) return;
+  drawFrame(context, viewer, item);
+  if (hushed) return;
   const order = [...labels.landmarks].sort((a, b) => (a.id === chosen) - (b.id === chosen));
   for (const { id, colour, name } of order) {
     const state = stateOf(id);
@@ -341,27 +342,6 @@ function drawPoints(context) {
       name: id === chosen || id === hovered ? name : "",
     });
   }
-}
-
-/** What lies beyond the frame the model does not see: say so by a shade. */
-function drawFrame(context) {
-  if (!item?.frame) return;
-  const [x0, y0, x1, y1] = item.frame;
-  const [a0, b0, a1, b1] = item.box;
-  if (x0 <= a0 + 1 && y0 <= b0 + 1 && x1 >= a1 - 1 && y1 >= b1 - 1) return;
-  const corner = (x, y) => viewer.toScreen([x - 0.5, y - 0.5]);
-  const rectangle = (left, top, right, bottom) => {
-    const [ax, ay] = corner(left, top);
-    const [bx, by] = corner(right, bottom);
-    context.rect(ax, ay, bx - ax, by - ay);
-  };
-  context.save();
-  context.beginPath();
-  rectangle(a0, b0, a1, b1);
-  rectangle(Math.max(x0, a0), Math.max(y0, b0), Math.min(x1, a1), Math.min(y1, b1));
-  context.fillStyle = "rgba(10, 14, 20, .38)";
-  context.fill("evenodd");
-  context.restore();
 }
 
 function render() {

@@ -4,7 +4,7 @@
 // visible). Every change can be undone. The program refuses one that was made on older labels than it has.
 
 import { get, put, Refusal, Silence } from "./api.js";
-import { clearNotice, notice, toast } from "./dom.js";
+import { clearNotice, clearToast, notice, toast } from "./dom.js";
 
 const RETRY = 1500; // milliseconds
 
@@ -63,6 +63,7 @@ export const canRedo = () => future.length > 0;
 
 /** Change labels; `what` names the change for people, `key` is the image to show when it is undone. */
 export function change(what, after, key = null) {
+  clearToast(); // what it offers to undo is no longer the last change
   past.push({ what, key, before: inverse(after), after });
   future.length = 0;
   apply(after);

@@ -42,6 +42,7 @@ async function begin() {
   });
   document.addEventListener("keydown", key);
   window.addEventListener("hashchange", fromAddress);
+  window.addEventListener("unhandledrejection", ({ reason }) => failed(reason));
   await fromAddress();
   report(0);
 }

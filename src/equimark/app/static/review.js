@@ -105,8 +105,8 @@ function draw(tile) {
   bar.firstChild.style.width = percent(item.confidence ?? 0).replace(" ", "");
   fill(tile.caption,
     h("span", { class: "file", title: item.name }, item.name),
-    h("span", { class: "row" }, bar, h("small", {}, item.confidence === null ? "–" : percent(item.confidence)),
-      item.unreadable ? null : h("span", { class: `chip ${status}` }, status === "new" && item.confidence === null ? "not labelled" : NAMES[status])));
+    item.unreadable ? null : h("span", { class: "row" }, bar, h("small", {}, item.confidence === null ? "–" : percent(item.confidence)),
+      h("span", { class: `chip ${status}` }, status === "new" && item.confidence === null ? "not labelled" : NAMES[status])));
   tile.element.dataset.status = status;
   tile.draw(pointsOf(item));
 }

@@ -207,6 +207,26 @@ export class Viewer {
   }
 }
 
+/** What lies beyond the frame the model does not see: say so by a shade. */
+export function drawFrame(context, viewer, { frame, box }) {
+  if (!frame) return;
+  const [x0, y0, x1, y1] = frame;
+  const [a0, b0, a1, b1] = box;
+  if (x0 <= a0 + 1 && y0 <= b0 + 1 && x1 >= a1 - 1 && y1 >= b1 - 1) return;
+  const rectangle = (left, top, right, bottom) => {
+    const [ax, ay] = viewer.toScreen([left - 0.5, top - 0.5]);
+    const [bx, by] = viewer.toScreen([right - 0.5, bottom - 0.5]);
+    context.rect(ax, ay, bx - ax, by - ay);
+  };
+  context.save();
+  context.beginPath();
+  rectangle(a0, b0, a1, b1);
+  rectangle(Math.max(x0, a0), Math.max(y0, b0), Math.min(x1, a1), Math.min(y1, b1));
+  context.fillStyle = "rgba(10, 14, 20, .42)";
+  context.fill("evenodd");
+  context.restore();
+}
+
 /** A landmark on a canvas: full where it was placed, hollow where it is predicted. */
 export function drawMark(context, [x, y], { colour, hollow = false, chosen = false, sure = 1, name = "" }) {
   const radius = chosen ? 7.5 : 6;
@@ -223,7 +243,7 @@ export function drawMark(context, [x, y], { colour, hollow = false, chosen = fal
     ring(context, x, y, radius, "#fff", 2);
   }
   context.restore();
-  if (name) caption(context, x + radius + 7, y, name);
+  if (name) caption(context, x, y, radius + 9, name.length > 42 ? `${name.slice(0, 40)} …` : name);
 }
 
 function ring(context, x, y, radius, colour, width) {
@@ -241,10 +261,13 @@ function disc(context, x, y, radius, colour) {
   context.fill();
 }
 
-function caption(context, x, y, text) {
+/** Words to the right of a place, or to the left where there is no room. */
+function caption(context, at, y, away, text) {
   context.font = "600 12px system-ui, sans-serif";
   context.textBaseline = "middle";
   const width = context.measureText(text).width;
+  const room = context.canvas.clientWidth;
+  const x = at + away + width + 8 > room && at > room / 2 ? at - away - width : at + away;
   context.fillStyle = "rgba(16, 20, 26, .78)";
   context.beginPath();
   context.roundRect(x - 5, y - 10, width + 10, 20, 5);
