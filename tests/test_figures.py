@@ -19,10 +19,10 @@ from equimark.assessment import Results
 from equimark.figures import DRAWINGS, Curve, Exhibit, curve_of, marks
 from equimark.figures.dense import reference_grid, share_out
 from equimark.figures.exhibits import choose
-from equimark.figures.sparse import turned
 from equimark.geometry import Cells
 from equimark.model import Head, LandmarkModel, ModelError
 from equimark.regression import LinearRegressor
+from equimark.warps import turned
 
 SIDE, MARGIN = 40, 6
 VIEW = SIDE - 2 * MARGIN

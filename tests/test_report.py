@@ -20,6 +20,7 @@ from equimark.page import Page
 from equimark.report import confident_cells, write_run_report
 from equimark.synthetic import portraits
 from equimark.training import train
+from equimark.warps import turned
 
 SMALL = {"frame.size": 40, "pairs.margin": 6, "batch_size": 2, "steps": 3, "log_every": 1}
 VOID = {"meta", "img", "br", "link"}
@@ -187,10 +188,10 @@ def test_a_section_is_drawn_the_same_for_the_same_seed(run, images):
 def test_turned_images_turn_counter_clockwise_and_take_the_landmarks_along():
     frame = torch.zeros(1, 3, 41, 41)
     frame[:, :, 20, 35] = 1  # right of the middle
-    turned = report.WarpPair(report._turn(1, 90), report._turn(1, 0), 41, 0)
-    place = turned.move_to_target(torch.tensor([[[35.0, 20.0]]]))
+    pair = report.WarpPair(turned([90.0]), turned([0.0]), 41, 0)
+    place = pair.move_to_target(torch.tensor([[[35.0, 20.0]]]))
     assert torch.allclose(place, torch.tensor([[[20.0, 5.0]]]), atol=0.01)  # above the middle
-    assert turned.views(frame).target[0, 0, 5, 20] > 0.95
+    assert pair.views(frame).target[0, 0, 5, 20] > 0.95
 
 
 def test_source_points_are_spread_and_sure():

@@ -134,6 +134,10 @@ def test_command(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert main(arguments) == 0
     assert "/ 10.34" in capsys.readouterr().out
     assert (tmp_path / "quick" / "2019-table4.md").is_file()
+    arguments[1] = "2017-s-fig4"
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "2017-s-fig4.png" in said and "table" not in said.replace("2017-s-table", "")
 
 
 def test_unknown_chain() -> None:

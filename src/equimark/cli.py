@@ -280,9 +280,12 @@ def _reproduce(arguments: _Arguments) -> None:
         arguments.root, out, arguments.quick, arguments.seed, arguments.device, progress=not arguments.quiet
     )
     values = reproduce(chain, workshop)
-    _print_table(chain.title, *table_of(chain, values))
+    if values:
+        _print_table(chain.title, *table_of(chain, values))
+        print(f"table: {out / chain.name}.md, .json")
+    if chain.figure:
+        print(f"picture: {out / chain.name}.png")
     print(f"{chain.paper}. {chain.note}".strip())
-    print(f"written: {out / chain.name}.md, .json")
 
 
 def _list_chains() -> None:

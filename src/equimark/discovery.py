@@ -41,7 +41,7 @@ def discover(model: LandmarkModel, frames: Tensor, count: int, *, seed: int = 0)
     descriptors = _candidates(model, frames, count, seed)
     unstable = _instability(model, frames, descriptors, seed)
     places, confidence = _find(model, frames, descriptors)
-    side = max(model.features(frames[:1]).shape[-2:])
+    side = model.frame.size / model.network.cells.stride
     chosen = _choose(places, unstable / confidence.mean(0), count, side)
     chosen = chosen[places[:, chosen, 1].mean(0).argsort()]
     plainest = confidence[:, chosen].mean(1).argsort(descending=True)[:_LABELLED]
@@ -90,7 +90,7 @@ def _scores(descriptors: Tensor, features: Tensor) -> Tensor:
     return matching.similarity(descriptors.expand(len(features), -1, -1), features)
 
 
-def _choose(places: Tensor, cost: Tensor, count: int, side: int) -> Tensor:
+def _choose(places: Tensor, cost: Tensor, count: int, side: float) -> Tensor:
     """Candidates (count,), those of least ``cost`` (M,) first, at a distance that leaves room for so many."""
     between = torch.cdist(places.movedim(1, 0).flatten(1), places.movedim(1, 0).flatten(1)) / len(places) ** 0.5
     spacing = 0.5 * side / count**0.5

@@ -27,7 +27,7 @@ from .packs import PackedImages
 from .page import Page
 from .pairs import PairBatch, WarpPair, make_pairs
 from .sampling import Sampler, generator
-from .warps import Warp
+from .warps import turned
 
 ROTATIONS = (-50, -30, 0, 30, 50)  # degrees, as in the 2017 paper
 _MATCHED_POINTS = 12
@@ -252,11 +252,11 @@ def sparse_section(page: Page, model: LandmarkModel, images: PackedImages, *, se
 def _turned_landmarks(model: LandmarkModel, frames: Tensor) -> tuple[Figure, float]:
     margin, size = model.config.pairs.margin, model.frame.size
     pixels = frames.float() / 255
-    still = _turn(len(frames), 0)
+    still = turned([0.0] * len(frames))
     upright = torch.from_numpy(_detect(model, WarpPair(still, still, size, margin).views(pixels).target)[0])
     views, found, confidence, expected = [], [], [], []
     for degrees in ROTATIONS:
-        warp = WarpPair(_turn(len(frames), degrees), still, size, margin)
+        warp = WarpPair(turned([degrees] * len(frames)), still, size, margin)
         view = warp.views(pixels).target
         points, sure = _detect(model, view)
         views.append(_pictures(view))
@@ -276,13 +276,6 @@ def _turned_landmarks(model: LandmarkModel, frames: Tensor) -> tuple[Figure, flo
     )
     errors = np.linalg.norm(by_image[0] - by_image[2], axis=-1).reshape(len(frames), len(ROTATIONS), -1)
     return figure, float(np.median(np.delete(errors, ROTATIONS.index(0), axis=1)))
-
-
-def _turn(count: int, degrees: float) -> Warp:
-    """Warps under which the image appears turned by that much, counter-clockwise."""
-    angle = torch.tensor(degrees * torch.pi / 180)
-    linear = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()]).reshape(2, 2)
-    return Warp(torch.zeros(count, 1, 2), linear.expand(count, 2, 2), torch.zeros(count, 2))
 
 
 def descriptor_section(

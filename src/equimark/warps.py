@@ -11,6 +11,7 @@ shows the input at ``g(p)``. A point of the input at ``q`` is therefore found in
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
@@ -201,6 +202,14 @@ def draw(spec: WarpSpec, count: int, *, generator: torch.Generator, dtype: torch
     cos, sin = scale * angle.cos(), scale * angle.sin()
     linear = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)
     return Warp(weights, linear, normal(count, 2) * spec.translation)
+
+
+def turned(degrees: Sequence[float]) -> Warp:
+    """Warps under which images appear turned by so many degrees, counter-clockwise."""
+    angles = torch.tensor(degrees, dtype=torch.float32).deg2rad()
+    cos, sin = angles.cos(), angles.sin()
+    linear = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)
+    return Warp(torch.zeros(len(angles), 1, 2), linear, torch.zeros(len(angles), 2))
 
 
 def _kernels(points: Tensor, count: int) -> Tensor:

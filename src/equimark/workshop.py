@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,7 @@ class Workshop:
     seed: int = 0
     device: str = "auto"
     progress: bool = True
+    _loaded: dict[str, Benchmark] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     # ---- data ------------------------------------------------------------------------------------------------
 
@@ -75,8 +76,10 @@ class Workshop:
         Raises:
             BenchmarkError: if it is not complete.
         """
-        with self.sizes():
-            return benchmarks.load(data, self.folder_of(data))
+        if data not in self._loaded:
+            with self.sizes():
+                self._loaded[data] = benchmarks.load(data, self.folder_of(data))
+        return self._loaded[data]
 
     def sizes(self) -> AbstractContextManager[None]:
         """Within, sets need not be complete if this is a quick trial."""
@@ -136,7 +139,7 @@ class Workshop:
     def _images(self, name: str, frame: Frame) -> tuple[PackedImages, LandmarkTable | None]:
         """The training images of a run, packed, and their landmarks if it has one data set."""
         sets = chains.data_of(name)
-        splits = {data: _training_split(self.load(data)) for data in sets}
+        splits = {data: _split_of(self.load(data), "train") for data in sets}
         size = f"{frame.size}" + (f"+{frame.pad}" if frame.pad else "")
         out = self.out / "packs" / f"{'+'.join(sets)}-{size}"
         packed = PackedImages.open(out) if is_pack(out) else self._pack(splits, frame, out)
@@ -305,10 +308,6 @@ def _joined_points(parts: Sequence[_Shown]) -> Points | None:
 
 def _split_of(found: Benchmark, wanted: str) -> Split:
     return found.split(wanted if wanted in found.splits else next(iter(found.splits)))
-
-
-def _training_split(found: Benchmark) -> Split:
-    return found.split("train" if "train" in found.splits else next(iter(found.splits)))
 
 
 def _is_finished(folder: Path) -> bool:

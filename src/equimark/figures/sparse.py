@@ -18,7 +18,7 @@ from equimark.metrics import Points, Scale
 from equimark.model import ModelError
 from equimark.pairs import WarpPair
 from equimark.regression import LinearRegressor, contributions
-from equimark.warps import PRESETS, Warp
+from equimark.warps import PRESETS, Warp, turned
 
 Tile = float | Literal["warped", "other"]
 
@@ -136,14 +136,6 @@ def _show_tiles(
     pair = WarpPair(warp, turned([0.0] * len(plan)), model.frame.size, exhibit.margin)
     views = pair.views(exhibit.frames[images].float() / 255).target
     return list(zip(pictures(views), landmarks_in(model, views), strict=True))
-
-
-def turned(degrees: Sequence[float]) -> Warp:
-    """Warps under which images appear turned by so many degrees, counter-clockwise."""
-    angles = torch.tensor(degrees, dtype=torch.float32).deg2rad()
-    cos, sin = angles.cos(), angles.sin()
-    linear = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)
-    return Warp(torch.zeros(len(angles), 1, 2), linear, torch.zeros(len(angles), 2))
 
 
 # ---- regression ----------------------------------------------------------------------------------------------
