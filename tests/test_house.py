@@ -63,6 +63,7 @@ ORDER = (
     "demo",
     "app",
     "arguments",
+    "commands",
     "__init__",
     "cli",
 )

@@ -1,0 +1,28 @@
+"""The commands, by name: each takes its parsed arguments, works, and prints what came out."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable
+
+from equimark.commands.finding import run_app, run_detect, run_fit, run_match
+from equimark.commands.labels import run_convert
+from equimark.commands.learning import run_demo, run_pack, run_recipes, run_synthetic, run_train
+from equimark.commands.measuring import run_evaluate, run_info, run_report, run_reproduce
+
+COMMANDS: dict[str, Callable[[Namespace], None]] = {
+    "demo": run_demo,
+    "pack": run_pack,
+    "train": run_train,
+    "recipes": run_recipes,
+    "detect": run_detect,
+    "match": run_match,
+    "fit": run_fit,
+    "convert": run_convert,
+    "evaluate": run_evaluate,
+    "reproduce": run_reproduce,
+    "report": run_report,
+    "app": run_app,
+    "info": run_info,
+    "synthetic": run_synthetic,
+}

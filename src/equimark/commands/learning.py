@@ -1,0 +1,97 @@
+"""Commands that make runs and what they are made from."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+
+from equimark import checkpoint, demo, flows, report, run, synthetic
+from equimark.arguments import USUAL_KEYS
+from equimark.commands.labels import image_files, read_training_labels
+from equimark.commands.showing import mention_small, print_table
+from equimark.config import ConfigError, load_recipe, make_config, recipe_names
+from equimark.geometry import Frame
+from equimark.packs import pack
+
+
+def run_demo(arguments: Namespace) -> None:
+    """The whole way on drawn people."""
+    made = demo.run_demo(arguments.out, seed=arguments.seed, device=arguments.device, progress=not arguments.quiet)
+    path = demo.write_report(made, arguments.out)
+    print_table("learned without labels, measured on people not seen", demo.COLUMNS, demo.rows(made.results))
+    print(f"report: {path}")
+
+
+def run_pack(arguments: Namespace) -> None:
+    """Images into a pack."""
+    try:
+        frame = Frame(arguments.size, arguments.frame, arguments.pad, arguments.fill)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    packed = pack(arguments.images, arguments.out, frame, progress=not arguments.quiet, overwrite=arguments.overwrite)
+    unreadable = len((arguments.out / "unreadable.csv").read_text(encoding="utf-8").splitlines()) - 1
+    note = f"; {unreadable} could not be read, see {arguments.out / 'unreadable.csv'}" if unreadable else ""
+    print(f"packed {len(packed)} images of {frame.size} x {frame.size} into {arguments.out}{note}")
+    mention_small(packed, frame.size)
+
+
+def run_train(arguments: Namespace) -> None:
+    """A run, and its report."""
+    given = {key: getattr(arguments, key) for key in USUAL_KEYS}
+    settings = {key: value for key, value in given.items() if value is not None} | arguments.settings
+    if arguments.frame:
+        settings["frame.fit"] = arguments.frame
+    made = run.train(
+        arguments.images,
+        arguments.out,
+        recipe=arguments.recipe,
+        method=arguments.method,
+        resume=arguments.resume,
+        overwrite=arguments.overwrite,
+        start_from=arguments.start_from,
+        labels=read_training_labels(arguments.landmarks, image_files(arguments.images))
+        if arguments.landmarks
+        else None,
+        parts=arguments.parts,
+        device=arguments.device,
+        tracker=arguments.tracker,
+        progress=not arguments.quiet,
+        **settings,
+    )
+    last = checkpoint.read_log(made.folder)[-1]
+    terms = ", ".join(f"{k} {v:.4g}" for k, v in last.items() if k not in ("step", "pairs_per_second", "lr"))
+    print(f"trained {made.folder} for {last['step']} steps: {terms}")
+    for warning in made.warnings:
+        print(f"equimark: {warning}", file=sys.stderr)
+    images, config = made.images(), made.model.config
+    if images is not None:
+        mention_small(images, config.pairs.crop_size(config.frame.size))
+    print(f"report: {report.write_run_report(made.folder, images)}")
+
+
+def run_recipes(arguments: Namespace) -> None:
+    """What recipes there are."""
+    rows = []
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        config = make_config(recipe.settings)
+        network = f"{config.network.name}, {config.network.channels}"
+        rows.append([name, config.method, network, recipe.about["data"], recipe.about["expected"]])
+    print_table("recipes", ["name", "method", "network", "data of the paper", "expected there"], rows)
+
+
+def run_synthetic(arguments: Namespace) -> None:
+    """Drawn images with known landmarks into a folder."""
+    out, count, seed = arguments.out, arguments.count, arguments.seed
+    if arguments.kind == "portraits":
+        people = synthetic.portraits(count, seed=seed)
+        synthetic.write(out, people.images, people.landmarks)
+        if arguments.parts:
+            synthetic.write_parts(arguments.parts, people.parts)
+        print(f"drew {count} images and landmarks.csv into {out}")
+        return
+    video = synthetic.arm(count, seed=seed, speed=arguments.speed)
+    synthetic.write(out, video.images, video.landmarks)
+    for frame in range(count - 1):
+        flows.write(out / f"{frame:06d}{flows.SUFFIX}", video.displacement(frame, frame + 1))
+    print(f"drew {count} frames, their flow and landmarks.csv into {out}")

@@ -1,0 +1,100 @@
+"""Commands that measure runs and say what they are."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from equimark import assessment, chains, checkpoint, report, run
+from equimark.commands.showing import print_table
+from equimark.config import ConfigError
+from equimark.files import write_text
+from equimark.reproduce import cpu_hours, reproduce, table_of
+from equimark.virtual_points import VirtualPointSpec
+from equimark.workshop import Workshop
+
+
+def run_evaluate(arguments: Namespace) -> None:
+    """A protocol on a published set or on any landmark file."""
+    if arguments.out and arguments.out.is_dir():
+        raise ConfigError(f"--out {arguments.out} is a folder; give the name of a file")
+    taken = ("root", "split", "seed", "device", *_TAKEN_BY_PROTOCOL[arguments.protocol])
+    settings = {name: getattr(arguments, name) for name in taken} | {"progress": not arguments.quiet}
+    if arguments.protocol == "matching":
+        results = assessment.assess_matching(arguments.run, arguments.data, **settings)
+    else:
+        labels = assessment.parse_labels(arguments.labels) if arguments.labels else None
+        settings |= {"labels": labels, "draws": arguments.seeds}
+        if arguments.protocol == "segmentation":
+            results = assessment.assess_segmentation(arguments.run, arguments.data, **settings)
+        else:
+            results = assessment.assess_landmarks(
+                arguments.run, arguments.data, spec=_virtual_points(arguments), **settings
+            )
+    if arguments.out:
+        write_text(arguments.out, results.to_json())
+    print_table(*results.table())
+
+
+_TAKEN_BY_PROTOCOL = {
+    "matching": ("frame", "variant", "pairs"),
+    "landmarks": ("frame", "regressor", "scale", "predictions"),
+    "segmentation": ("parts", "transfer", "epochs"),
+}
+
+
+def _virtual_points(arguments: Namespace) -> VirtualPointSpec:
+    given = {"points": arguments.points, "epochs": arguments.epochs, "shared": arguments.shared or None}
+    try:
+        return VirtualPointSpec(**{name: value for name, value in given.items() if value is not None})
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def run_reproduce(arguments: Namespace) -> None:
+    """A table or figure of the papers."""
+    if arguments.list:
+        _list_chains()
+        return
+    if arguments.name is None or arguments.root is None:
+        raise ConfigError("reproduce wants a NAME (--list names all) and --root, the folder of the data sets")
+    chain = chains.load(arguments.name)
+    out = arguments.out / "quick" if arguments.quick else arguments.out
+    workshop = Workshop(
+        arguments.root, out, arguments.quick, arguments.seed, arguments.device, progress=not arguments.quiet
+    )
+    values = reproduce(chain, workshop)
+    if values:
+        print_table(chain.title, *table_of(chain, values))
+        print(f"table: {out / chain.name}.md, .json")
+    if chain.figure:
+        print(f"picture: {out / chain.name}.png")
+    print(f"{chain.paper}. {chain.note}".strip())
+
+
+def _list_chains() -> None:
+    for chain in map(chains.load, chains.names()):
+        print(f"{chain.name}: {chain.title}")
+        data, hours = ", ".join(chain.data), f"{cpu_hours(chain):,.0f}"
+        print(f"    {data}; {len(chain.runs)} trainings, some {hours} hours on two cores")
+
+
+def run_report(arguments: Namespace) -> None:
+    """The report of a run."""
+    images = run.Run(arguments.run).images(arguments.images)
+    print(f"report: {report.write_run_report(arguments.run, images)}")
+
+
+def run_info(arguments: Namespace) -> None:
+    """What a run is."""
+    kept = checkpoint.load(arguments.run)
+    last = (checkpoint.read_log(arguments.run) or [{}])[-1]
+    rows = [
+        ["method", kept.config.method],
+        ["network", f"{kept.config.network.name}, {kept.config.network.channels} channels"],
+        ["images", f"{kept.data.count} from {kept.data.source}"],
+        ["steps", f"{kept.step} of {kept.config.steps}, batches of {kept.config.batch_size}"],
+        *([name, f"{value:.5g}"] for name, value in last.items() if name != "step"),
+        *(["warning", warning] for warning in run.Run(arguments.run).warnings),
+        ["versions", ", ".join(f"{name} {version}" for name, version in kept.versions.items())],
+    ]
+    print_table(str(arguments.run), ["", ""], rows)
