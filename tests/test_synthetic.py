@@ -161,6 +161,17 @@ def test_warping_a_frame_back_gives_the_other_frame(source, target):
         assert np.abs(bilinear(after, position + shift) - before).max(-1)[moving].mean() > error[moving].mean() + 0.4
 
 
+def test_the_displacement_is_that_of_the_arm_alone():
+    moved = VIDEO.displacement(0, 20)
+    position, visible = VIDEO.flow(0, 20)
+    grid = np.stack(np.meshgrid(np.arange(90), np.arange(90)), -1)
+    arm_pixels = VIDEO._labels(0, (grid.reshape(-1, 2) + 0.5) * 100 / 90).reshape(90, 90) >= 0
+    known = np.isfinite(moved).all(-1)
+    assert moved.dtype == np.float32 and 300 < known.sum() < 3000
+    np.testing.assert_array_equal(known, visible & arm_pixels)
+    np.testing.assert_allclose((grid + moved)[known], position[known], atol=1e-4)
+
+
 def test_what_is_hidden_is_not_visible():
     position, visible = VIDEO.flow(0, 20)
     moved = np.abs(VIDEO.images[20].astype(float) - VIDEO.images[0]).max(-1) > 60

@@ -1,7 +1,7 @@
 """Sets that anybody can bring: the drawn robotic arm, a folder of images, a landmark file.
 
 **roboarm** stands in for the video of a robotic arm of the papers, which was not published. ``equimark synthetic arm
---count 24000 --out FOLDER`` writes it::
+--count 24000 --speed 8 --out FOLDER`` writes it::
 
     000000.png ... , 000000.flo ...      frames of 90 x 90 px; where each pixel lies in the next frame
     landmarks.csv                        the centres of the six segments
@@ -38,7 +38,7 @@ _BEYOND = 0.5
 def read_roboarm(root: Path) -> Benchmark:
     """The drawn arm: ``train``, ``test``."""
     tree = "000000.png, 000000.flo and so on, and landmarks.csv"
-    layout = Layout("roboarm", root, "equimark synthetic arm --count 24000 --out FOLDER", tree)
+    layout = Layout("roboarm", root, "equimark synthetic arm --count 24000 --speed 8 --out FOLDER", tree)
     table = _read_table(layout, layout.find(_TABLE))
     frames = layout.listing(root, ".png")
     if list(table.images) != frames:

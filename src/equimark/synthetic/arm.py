@@ -79,9 +79,19 @@ class Arm:
         return position.reshape(size, size, 2).astype(np.float32), visible.reshape(size, size)
 
     def displacement(self, source: int, target: int) -> NDArray[np.float32]:
-        """How far each pixel (S, S, 2) of frame ``source`` moves to where it lies in frame ``target``."""
-        axis = np.arange(self.images.shape[1], dtype=np.float32)
-        moved: NDArray[np.float32] = self.flow(source, target)[0] - np.stack(np.meshgrid(axis, axis), -1)
+        """How far each pixel (S, S, 2) of frame ``source`` moves to where it lies in frame ``target``.
+
+        NaN where the pixel is not seen there, and on the wall: it stands still and has no marks, so that only its place
+        in the frame could tell one of its pixels from another, and whoever learns that learns it of the arm too.
+        """
+        size = self.images.shape[1]
+        axis = np.arange(size, dtype=np.float32)
+        position, visible = self.flow(source, target)
+        labels = self._labels(source, Canvas(size).grid().reshape(-1, 2)).reshape(size, size)
+        known = visible & (labels != WALL)
+        moved: NDArray[np.float32] = np.where(
+            known[..., None], position - np.stack(np.meshgrid(axis, axis), -1), np.nan
+        )
         return moved
 
     def _labels(self, frame: int, points: Floats) -> NDArray[np.int64]:
