@@ -2,11 +2,11 @@
 
     python benchmarks/streaming_kernel.py --out kernel.json
 
-First values and gradients, in single precision without TF32 and in bfloat16, against ``literal_dense_loss`` of
-``tests/oracles.py`` in double precision; then forward and backward of the loss, chunked and streaming, at two batches
-and two sizes of maps, and of the exchange (eq. 5), whose attention is PyTorch's. Times are medians of the repeats after
-three that are not counted; memory is the largest that was allocated at a time, beyond the inputs. Exit code 1 without
-a GPU or if a number is wrong.
+First values and gradients, in single precision without TF32 and in bfloat16, against the formulation as released, in
+double precision; then forward and backward of the loss, chunked and streaming, at two batches and two sizes of maps,
+and of the exchange (eq. 5), whose attention is PyTorch's. Times are medians of the repeats after three that are not
+counted; memory is the largest that was allocated at a time, beyond the inputs. Exit code 1 without a GPU or if a
+number is wrong.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from equimark import objectives
 from equimark.matching_loss import expected_distance
-from training_step import load_oracles
+from equimark.timing.literal import literal_dense_loss
 
 SIZES = ((35, 35), (48, 48))  # cells: crops of 70 and 96 px
 BATCHES = (32, 256)
@@ -58,10 +58,8 @@ def make_problem(
 
 
 def literal(source: Tensor, target: Tensor, truth: Tensor, size: tuple[int, int], power: float) -> Tensor:
-    dense = load_oracles().literal_dense_loss
     maps = (x.mT.unflatten(2, size) for x in (source, target))
-    loss: Tensor = dense(*maps, truth.double().unflatten(1, size), stride=1, power=power)
-    return loss
+    return literal_dense_loss(*maps, truth.double().unflatten(1, size), stride=1, power=power)
 
 
 def errors(dtype: torch.dtype, channels: int, power: float, size: tuple[int, int], device: torch.device) -> list[float]:

@@ -10,6 +10,10 @@ import math
 import torch
 from torch import Tensor
 
+# The dense objectives, written out as their authors released them: `equimark benchmark` times them too.
+from equimark.timing.literal import literal_dense_loss as literal_dense_loss
+from equimark.timing.literal import literal_dve_loss as literal_dve_loss
+
 
 def thin_plate_warp(point: tuple[float, float], weights: Tensor, shift: Tensor, angle: float, scale: float):
     """2017 supplement, section 2: g(p) = sum_k U(|p - c_k|) w_k + t + s R(theta) p, U(r) = r^2 log(r^2 + 1e-5).
@@ -233,53 +237,3 @@ def unknown_warp_terms(
         "diversity": diversity,
         "total": source_scores.shape[1] * appearance_weight * appearance + gamma * diversity,
     }
-
-
-# ---- dense: as the authors released it, loops over images, N x N tables and a C x N x N product
-
-
-def correspondence_table(source: Tensor, target: Tensor) -> Tensor:
-    """DVE eq. 2: p(v | u) as a table (N, M) of ``source`` (C, N) and ``target`` (C, M)."""
-    logits = source.t() @ target
-    exponentials = (logits - logits.max(dim=1, keepdim=True).values.detach()).exp()
-    return exponentials / exponentials.sum(dim=1, keepdim=True)
-
-
-def distance_table(truth: Tensor, size: tuple[int, int], power: float) -> Tensor:
-    """``|v - g u|^power`` as a table (N, M): ``truth`` (N, 2) in cells of a map of ``size``."""
-    y, x = torch.meshgrid(torch.arange(size[0]), torch.arange(size[1]), indexing="ij")
-    v = torch.stack([x.reshape(-1), y.reshape(-1)], dim=1).to(truth)
-    difference = truth[:, None, :] - v[None, :, :]
-    return ((difference**2).sum(-1) ** 0.5) ** power
-
-
-def exchanged(source: Tensor, auxiliaries: Tensor) -> Tensor:
-    """DVE eq. 5: sum_w Phi_w(x_a) p(w | u; x, x_a), from the C x N x M product, of (C, N) and (C, M): (C, N)."""
-    p = correspondence_table(source, auxiliaries)
-    product = p[None, :, :] * auxiliaries[:, None, :]  # C x N x M
-    return product.sum(dim=2)
-
-
-def literal_dense_loss(source, target, truth, *, stride: int = 2, power: float = 0.5, weights=None) -> Tensor:
-    """DVE eq. 3, a loop over images: 1/N sum_u sum_v d(v, g u) p(v | u) of (B, C, h, w) and ``truth`` (B, h, w, 2)."""
-    total, mass = source.new_zeros(()), source.new_zeros(())
-    for b in range(len(source)):
-        size = (target.shape[2], target.shape[3])
-        p = correspondence_table(source[b].flatten(1), target[b].flatten(1))
-        expected = (p * distance_table(truth[b].reshape(-1, 2), size, power)).sum(dim=1)
-        w = torch.ones_like(expected) if weights is None else weights[b].reshape(-1)
-        total, mass = total + (w * expected).sum(), mass + w.sum()
-    return total / mass * stride**power
-
-
-def literal_dve_loss(source, target, pool, truth, *, sets=None, stride: int = 2, power: float = 0.5) -> Tensor:
-    """DVE eq. 5-6, a loop over images; ``sets[b]`` lists the auxiliaries of pair b in ``pool`` (section 3.4).
-
-    Without ``sets`` the auxiliary of pair b is the next image, as in the released code.
-    """
-    rebuilt = []
-    for b in range(len(source)):
-        chosen = [(b + 1) % len(source)] if sets is None else [int(a) for a in sets[b]]
-        keys = torch.cat([pool[a].flatten(1) for a in chosen], dim=1)
-        rebuilt.append(exchanged(source[b].flatten(1), keys).view_as(source[b]))
-    return literal_dense_loss(torch.stack(rebuilt), target, truth, stride=stride, power=power)

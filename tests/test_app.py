@@ -461,7 +461,7 @@ def test_thumbnails_are_made_once_and_anew_when_the_file_changes(album, tmp_path
     pictures = Pictures(album, Frame(40), tmp_path / "thumbs")
     before = pictures.thumbnail(1)
     with monkeypatch.context() as patch:
-        patch.setattr("equimark.app.pictures.decode", None)
+        patch.setattr("equimark.images.sources.decode_picture", None)
         assert pictures.thumbnail(1) == before
     (album / "in" / "plain.png").write_bytes(encoded(picture(48, 64, seed=1)))
     assert pictures.thumbnail(1) != before

@@ -16,7 +16,7 @@ from equimark.assessment import Results, parse_labels, parse_scale
 from equimark.config import ConfigError
 from equimark.evaluation import draw_labels
 from equimark.landmarks import LandmarkTable
-from equimark.metrics import BOX, PUPILS, Scale, error_iod_percent
+from equimark.metrics import BOX, PUPILS, Scale, error_iod_percent, reliability
 from equimark.run import Run, train
 from equimark.synthetic import Portraits
 
@@ -79,6 +79,34 @@ def test_landmarks_as_fitted_for_people(command: Command, dve_run: Run, labels: 
     rows = draw_labels(np.ones(10, np.bool_), 5, seed=0)
     head = model.fit_frames(train.frames[rows], train.points[rows], seed=0)
     assert found == pytest.approx(error_iod_percent(head.predict_frames(test.frames), test.points, (0, 1)))
+
+
+def test_how_far_confidence_can_be_believed(command: Command, dve_run: Run, labels: Path, tmp_path: Path) -> None:
+    words = ("landmarks", dve_run.folder, "--data", labels, "--labels", "4,all", "--seeds", 2, "--regressor", "fit")
+    results = evaluate(command, tmp_path / "r.json", *words, "--plot", tmp_path / "p.png", "--quiet")
+    with Image.open(tmp_path / "p.png") as picture:
+        assert picture.width > 600
+    kept = results["details"]["reliability"]
+    assert {name: sum(own["count"]) for name, own in kept.items()} == {"labels_4": 2 * 6 * 5, "labels_all": 6 * 5}
+    model = dve_run.model
+    train, test = (part.load(model.frame) for part in open_data(str(labels)).train_and_test())
+    points, confidence = model.fit_frames(train.frames, train.points).locate_frames(test.frames)
+    mean = (train.points - train.points.mean(1, keepdims=True)).mean(0)
+    near = np.linalg.norm(points - test.points, axis=-1) <= 0.1 * np.ptp(mean, axis=0).max()
+    expected = reliability(confidence, near).calibration_error
+    assert results["metrics"]["labels_all"]["calibration_error"] == pytest.approx(expected)
+    assert results["metrics"]["labels_4"]["calibration_error_std"] >= 0
+
+
+def test_confidence_that_is_no_probability(
+    command: Command, dve_run: Run, sparse_run: Run, labels: Path, tmp_path: Path
+) -> None:
+    words, plot = ("--data", labels, "--labels", "4", "--seeds", 1, "--quiet"), ("--plot", tmp_path / "p.png")
+    result = command("evaluate", "landmarks", sparse_run.folder, *words, "--regressor", "fit", *plot)
+    refused(result, 2, "only those of descriptors")
+    refused(command("evaluate", "landmarks", dve_run.folder, *words, *QUICK[:-1], *plot), 2, "with --regressor fit")
+    refused(command("evaluate", "matching", dve_run.folder, "--data", labels, *plot), 2, "with --regressor fit")
+    assert not (tmp_path / "p.png").exists()
 
 
 def test_landmarks_of_a_sparse_run(command: Command, sparse_run: Run, labels: Path, tmp_path: Path) -> None:

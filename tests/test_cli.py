@@ -39,6 +39,8 @@ COMMANDS = (
     "evaluate",
     "report",
     "info",
+    "export",
+    "benchmark",
     "synthetic",
 )
 KEYS = [f"--{key}={value}" for key, value in TINY.items()]

@@ -137,17 +137,6 @@ def test_expectation_with_values_per_image():
     torch.testing.assert_close(geometry.expectation(heatmaps, values), wanted)
 
 
-def test_near_peak():
-    scores = torch.zeros(1, 2, 5, 6)
-    scores[0, 0, 2, 3] = 1
-    scores[0, 1, 0, 0] = 1
-    near = geometry.near_peak(scores, 1)
-    assert near[0, 0].nonzero().tolist() == [[1, 3], [2, 2], [2, 3], [2, 4], [3, 3]]
-    assert near[0, 1].nonzero().tolist() == [[0, 0], [0, 1], [1, 0]]
-    assert geometry.near_peak(scores, 1.5)[0, 0].sum() == 9
-    assert geometry.near_peak(scores, 0).sum() == 2
-
-
 @pytest.mark.parametrize(
     ("frame", "box"),
     [

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from equimark import images as module
 from equimark.geometry import Frame
 from equimark.images import (
     ImageError,
@@ -21,6 +20,7 @@ from equimark.images import (
     open_images,
     read_framed,
 )
+from equimark.images import framing as module
 from pictures import BROKEN, encoded, photos, picture
 
 # ---- sources

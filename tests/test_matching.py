@@ -102,3 +102,28 @@ def test_detect_on_maps_that_are_spread_or_torn() -> None:
 def test_the_radius_is_the_default_of_locate() -> None:
     scores = torch.randn(1, 2, 9, 9, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(locate(scores).positions, locate(scores, radius=matching.PEAK_RADIUS).positions)
+
+
+def test_descriptors_of_all_images_and_of_each() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features, descriptors = torch.randn(3, 4, 5, 6, generator=generator), torch.randn(7, 4, generator=generator)
+    expected = torch.einsum("kc,bchw->bkhw", descriptors, features)
+    torch.testing.assert_close(similarity(descriptors, features), expected)
+    torch.testing.assert_close(similarity(descriptors.expand(3, -1, -1), features), expected)
+    torch.testing.assert_close(
+        cosine_similarity(descriptors, features), cosine_similarity(descriptors.expand(3, -1, -1), features)
+    )
+
+
+def test_locate_against_means_over_masked_maps() -> None:
+    scores = 5 * torch.randn(2, 3, 9, 11, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    scores[0, 0, 0, 10] = 30  # in a corner
+    found = locate(scores)
+    for maps, positions, confidence in zip(scores, found.positions, found.confidence, strict=True):
+        for heat, position, sure in zip(maps.flatten(1).softmax(-1).view_as(maps), positions, confidence, strict=True):
+            y, x = divmod(int(heat.argmax()), 11)
+            near = [(i, j) for j in range(9) for i in range(11) if (i - x) ** 2 + (j - y) ** 2 <= 2.5**2]
+            mass = sum(float(heat[j, i]) for i, j in near)
+            mean = [sum(float(heat[j, i]) * (i, j)[axis] for i, j in near) / mass for axis in (0, 1)]
+            assert position.tolist() == pytest.approx(mean)
+            assert sure.item() == pytest.approx(mass)

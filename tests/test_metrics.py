@@ -24,6 +24,7 @@ from equimark.metrics import (
     mean_and_deviation,
     mean_shape,
     pck,
+    reliability,
     scaled_errors,
 )
 
@@ -142,6 +143,53 @@ def test_the_area_is_that_of_the_steps(errors: list[float]) -> None:
     thresholds = (np.arange(3000) + 0.5) / 3000 * 0.1
     steps = (np.array(errors)[:, None] <= thresholds).mean()
     assert auc(np.array(errors)[:, None], 0.1) == pytest.approx(steps, abs=1e-3)
+
+
+# ---- of confidence ------------------------------------------------------------------------------------------
+
+
+def test_reliability_worked_by_hand() -> None:
+    """Four bins; 0.25 belongs to the second, 1 to the last; of the third nothing is known."""
+    confidence = np.array([[0.1, 0.2, 0.25], [0.45, 0.9, 1.0]])
+    correct = np.array([[True, False, False], [True, True, True]])
+    found = reliability(confidence, correct, bins=4)
+    np.testing.assert_array_equal(found.count, [2, 2, 0, 2])
+    np.testing.assert_allclose(found.confidence, [0.15, 0.35, NAN, 0.95])
+    np.testing.assert_allclose(found.correct, [0.5, 0.5, NAN, 1])
+    assert found.calibration_error == pytest.approx((2 * 0.35 + 2 * 0.15 + 2 * 0.05) / 6)
+
+
+def test_who_is_always_sure_and_half_the_time_right() -> None:
+    found = reliability(np.ones(8), np.arange(8) % 2 == 0)
+    assert found.calibration_error == 0.5
+    assert reliability(np.full(8, 0.5), np.arange(8) % 2 == 0).calibration_error == 0
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=40), st.integers(1, 12))
+def test_every_prediction_is_in_one_bin(pairs: list[tuple[float, bool]], bins: int) -> None:
+    confidence, correct = np.array([c for c, _ in pairs]), np.array([right for _, right in pairs])
+    found = reliability(confidence, correct, bins)
+    assert found.count.sum() == len(pairs)
+    assert np.nansum(found.correct * found.count) == pytest.approx(correct.sum())
+    assert np.nansum(found.confidence * found.count) == pytest.approx(confidence.sum())
+    assert 0 <= found.calibration_error <= 1
+    alone = reliability(confidence, correct, 1).calibration_error  # more bins see more
+    assert alone == pytest.approx(abs(confidence.mean() - correct.mean())) and found.calibration_error >= alone - 1e-9
+
+
+@pytest.mark.parametrize(
+    ("confidence", "correct", "message"),
+    [
+        ([], [], "cannot be compared"),
+        ([0.5, 0.5], [True], "cannot be compared"),
+        ([1.2], [True], "between 0 and 1"),
+        ([NAN], [True], "between 0 and 1"),
+    ],
+)
+def test_no_confidence_at_all(confidence: list[float], correct: list[bool], message: str) -> None:
+    with pytest.raises(MetricError, match=message):
+        reliability(np.array(confidence), np.array(correct, bool))
 
 
 # ---- of discovered landmarks --------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from PIL import Image
 
 from equimark import plots
 from equimark.geometry import Cells
+from equimark.metrics import Reliability
 
 SIDE = 20
 
@@ -189,3 +190,16 @@ def test_bars_compare_runs_by_metric():
     assert [bar.get_width() for bar in first.patches] == [2.0, 1.0] and len(second.patches) == 1
     assert first.get_title(loc="left") == "Error (px)" and second.get_title(loc="left") == "b"
     assert drawn(figure)
+
+
+def test_reliability_draws_each_bin_where_it_belongs():
+    found = Reliability(np.array([0.2, np.nan, 0.9]), np.array([0.25, np.nan, 0.65]), np.array([4, 0, 12]))
+    figure = plots.reliability({"5 labels": found, "20 labels": found, "50 labels": found, "all": found})
+    assert [ax.get_title("left") for ax in figure.axes] == [
+        f"{name}: off by 0.200" for name in ("5 labels", "20 labels", "50 labels", "all")
+    ]
+    (dots,) = scatters(figure.axes[0])
+    assert np.allclose(dots.get_offsets(), [[0.2, 0.25], [0.9, 0.65]])
+    assert dots.get_sizes()[1] > dots.get_sizes()[0]
+    assert [bar.get_height() for bar in figure.axes[0].patches] == [0.25, 0, 0.75]
+    assert drawn(figure).width > 300

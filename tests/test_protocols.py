@@ -84,7 +84,7 @@ def test_who_knows_the_place_makes_no_error(make: Callable[[], LandmarkModel], r
     train, test = surfaces(24, seed=0), surfaces(12, seed=1)
     (draw,) = plan_draws(np.ones(24, np.bool_), (None,))
     with predictor(make(), train, test, regression, QUICK) as predict:
-        errors = np.linalg.norm(predict(draw) - test.points, axis=-1)
+        errors = np.linalg.norm(predict(draw)[..., :2] - test.points, axis=-1)
     assert errors.mean() < 0.4
     assert np.linalg.norm(train.points.mean(0) - test.points, axis=-1).mean() > 3
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import LogisticRegression, Ridge
 from torch import Tensor
 
 from equimark import prototypes
@@ -150,3 +150,46 @@ def test_fit_repeats_exactly() -> None:
     shapes = faces(10)
     first, second = (PrototypeRegressor.fit(describe(shapes), shapes) for _ in range(2))
     assert all(torch.equal(first.tensors()[name], second.tensors()[name]) for name in first.tensors())
+
+
+# ---- belief -------------------------------------------------------------------------------------------------
+
+
+def test_what_evidence_does_not_tell_the_offset_does() -> None:
+    """Evidence that is always usual: 3 of 4 are right, so worth (s - 3/4) + b / 10 = 0, and the weights stay."""
+    found = prototypes._fit_logistic(np.zeros((8, 2)), np.array([1.0, 1, 1, 0] * 2), worth=40)
+    np.testing.assert_allclose(found[1:], prototypes.EVIDENCE)
+    assert 40 * (1 / (1 + np.exp(-found[0])) - 0.75) + 0.1 * found[0] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize(("answer", "sign"), [(1.0, 1), (0.0, -1)])
+def test_belief_is_finite_where_all_are_right_or_none(answer: float, sign: int) -> None:
+    offset = prototypes._fit_logistic(np.zeros((20, 2)), np.full(20, answer), worth=20)[0]
+    assert 0.9 < 1 / (1 + np.exp(-sign * offset)) < 0.99
+
+
+def contradicting(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Evidence that speaks against what is right, as it may in few images by chance."""
+    generator = np.random.default_rng(0)
+    inputs = generator.normal(size=(count, 2))
+    return inputs, (generator.random(count) < 1 / (1 + np.exp(2 * inputs[:, 0] - 1))).astype(float)
+
+
+def test_few_images_do_not_overturn_what_evidence_means_and_many_do() -> None:
+    inputs, answers = contradicting(4000)
+    few, many = (prototypes._fit_logistic(inputs, answers, worth) for worth in (8, 4_000_000))
+    assert few[1] > 0 > many[1]
+    free = LogisticRegression(C=np.inf).fit(inputs, answers)
+    np.testing.assert_allclose(many, [*free.intercept_, *free.coef_[0]], atol=0.02)
+
+
+def test_what_is_right_is_near() -> None:
+    """The mean shape is 8 cells wide and 8 high: up to 0.8 cells away; for a single landmark it is one cell."""
+    points = BASE + torch.tensor([[[0.0, 0]], [[3, 1]]])
+    assert prototypes.tolerance_of(points) == pytest.approx(0.8)
+    assert prototypes.tolerance_of(points[:, :1]) == 1
+    found = points + torch.tensor([0.79, 0])
+    found[0, 0] += 0.02
+    points[1, 3] = torch.nan
+    wrong = (~prototypes._is_right(found, points)).nonzero().tolist()
+    assert wrong == [[0, 0], [1, 3]]

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from .config import config_keys, make_config, to_mapping
 from .formats import FORMATS
+from .shards import is_url
+from .timing import STAGES
 
 
 def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
@@ -57,9 +59,13 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
     )
     shown = add("report", "write report.html of a run", "report runs/photos")
     shown.add_argument("run", type=Path)
-    shown.add_argument("--images", type=Path, help="images to show instead of the training's")
+    shown.add_argument("--images", type=_place, help="images to show instead of the training's")
     _app_arguments(add("app", "explore, label, review and export in a browser", "app runs/photos photos"))
     add("info", "say what a run is", "info runs/photos").add_argument("run", type=Path)
+    what = "write a run for other programs: an ONNX file, or a folder for the Hugging Face Hub"
+    _export_arguments(add("export", what, "export runs/photos --out model.onnx"))
+    what = "time training and inference, beside the formulation written out as released"
+    _benchmark_arguments(add("benchmark", what, "benchmark --out b.json --against earlier.json"))
     _synthetic_arguments(
         add("synthetic", "draw images with known landmarks", "synthetic portraits --out drawn --count 500")
     )
@@ -89,6 +95,8 @@ def _pack_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pad", type=int, default=0, help="pixels of surroundings on each side")
     parser.add_argument("--fill", choices=("edge", "black", "white"), default="edge", help="beyond the image")
     parser.add_argument("--overwrite", action="store_true", help="replace a pack")
+    what = "write files of N images (default: of 16 MB); given again, goes on, and adds images that are new"
+    parser.add_argument("--shards", type=int, nargs="?", const=0, metavar="N", help=what)
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
@@ -96,7 +104,8 @@ USUAL_KEYS = ("steps", "batch_size", "seed")
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("images", type=Path, help="a folder, a .zip, a list of paths or a pack")
+    what = "a folder, a .zip, a list of paths, a video, a pack, or the URL of a pack in shards"
+    parser.add_argument("images", type=_place, help=what)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--recipe", help="a name (see equimark recipes) or a .yaml file")
     parser.add_argument("--method", help="dve, dense or sparse, instead of a recipe")
@@ -114,6 +123,10 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = f"{parser.epilog}\n\nconfiguration keys, which go over the recipe's, with their defaults:\n{keys}"
 
 
+def _place(text: str) -> str | Path:
+    return text if is_url(text) else Path(text)
+
+
 def _value(mapping: object, dotted: str) -> object:
     for part in dotted.split("."):
         assert isinstance(mapping, dict)
@@ -127,9 +140,28 @@ def _detect_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="landmark file to write")
     parser.add_argument("--head", type=Path, help="a fitted head (see equimark fit); with --discover, where to keep it")
     parser.add_argument("--discover", type=int, metavar="K", help="find K landmarks without labels first")
+    _part_arguments(parser)
     what = "leave landmarks blank whose confidence is lower (0 to 1)"
     parser.add_argument("--min-confidence", type=float, default=0.0, metavar="C", help=what)
+    _track_arguments(parser)
     _common(parser, seed=True, frame=True)
+
+
+def _track_arguments(parser: argparse.ArgumentParser) -> None:
+    over_time = parser.add_argument_group("videos and folders of frames")
+    what = "CSV to write: video, frame, seconds, landmark, x, y, confidence, speed (pixels per second)"
+    over_time.add_argument("--tracks", type=Path, metavar="FILE", help=what)
+    what = "video to write (.mp4, .mov, .mkv): the frames with the points drawn on them"
+    over_time.add_argument("--overlay", type=Path, metavar="FILE", help=what)
+    what = "frames per second at which they were taken; default: the time stamps of a video"
+    over_time.add_argument("--fps", type=float, metavar="F", help=what)
+    what = "smooth the points over N frames on each side, weighted by confidence; default: not at all"
+    over_time.add_argument("--smooth", type=int, metavar="N", help=what)
+
+
+def _part_arguments(parser: argparse.ArgumentParser) -> None:
+    what = "for very many images: --out is a folder of Parquet files of N images each; give the command again to go on"
+    parser.add_argument("--part-size", type=int, metavar="N", help=what)
 
 
 def _match_arguments(parser: argparse.ArgumentParser) -> None:
@@ -139,6 +171,7 @@ def _match_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--targets", type=Path, required=True, help="images to search")
     parser.add_argument("--out", type=Path, required=True, help="landmark file to write")
     parser.add_argument("--plot", type=Path, help="picture (PNG) to write")
+    _part_arguments(parser)
     _common(parser, frame=True)
 
 
@@ -148,18 +181,23 @@ def _fit_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=Path, help="where the images are; default: beside the labels")
     parser.add_argument("--out", type=Path, required=True, help="folder of the head")
     parser.add_argument("--labels", type=int, help="use only that many labelled images, drawn by --seed")
+    what = "landmarks that change places in a mirror, as 'left eye=right eye, ...', or auto: by their names"
+    parser.add_argument("--symmetric", metavar="PAIRS", help=what)
     parser.add_argument("--suggest", type=int, metavar="N", help="name the N images whose labels would help most")
     parser.add_argument("--plot", type=Path, help="PNG to write: which landmarks of a sparse run contribute to which")
     _common(parser, seed=True, frame=True)
 
 
 def _convert_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="IN", help="landmark file, or a folder of .pts files")
+    what = "landmark file, or a folder of .pts files or Parquet parts"
+    parser.add_argument("file", type=Path, metavar="IN", help=what)
     parser.add_argument("out", type=Path, metavar="OUT", help="file to write; of .pts the folder")
     what = "format of {}, where its ending{} does not say it"
     parser.add_argument("--from", dest="read_as", choices=FORMATS, help=what.format("IN", " or content"))
     parser.add_argument("--to", dest="write_as", choices=FORMATS, help=what.format("OUT", ""))
     parser.add_argument("--images", type=Path, help="where the images are; needed by formats that depend on their size")
+    what = "units of length per pixel: a number for all images, or a .tps file with the SCALE= of each"
+    parser.add_argument("--scale", metavar="S", help=what)
     parser.add_argument("--overwrite", action="store_true", help="replace OUT")
     lines = (f"  {name:<14} {', '.join(each.endings):<11} {each.about}" for name, each in FORMATS.items())
     parser.epilog = f"{parser.epilog}\n\nformats, of which the first with an ending is written:\n" + "\n".join(lines)
@@ -191,6 +229,8 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     only.add_argument("--scale", help=what)
     what = "file to keep predictions in, and to score those that are there without predicting again"
     only.add_argument("--predictions", type=Path, help=what)
+    what = "picture (PNG) to write: how far confidence can be believed, with --regressor fit on descriptors"
+    only.add_argument("--plot", type=Path, help=what)
     parted = parser.add_argument_group("segmentation")
     parted.add_argument("--parts", type=Path, help="folder of label images, named like the images")
     what = "what is kept of a run that is no segmentation: scratch, pretrained (default) or finetuned"
@@ -208,12 +248,37 @@ def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _app_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path)
-    parser.add_argument("images", type=Path, help="a folder, a .zip, a list of paths or a pack")
+    parser.add_argument("images", type=Path, help="a folder, a .zip, a list of paths, a video or a pack")
     parser.add_argument("--port", type=int, default=7860, help="on 127.0.0.1 (7860); 0 takes a free one")
     parser.add_argument("--landmarks", type=Path, help="labels to start from")
     parser.add_argument("--work", type=Path, help="folder for labels and exports; default: in the run")
     parser.add_argument("--no-browser", dest="browser", action="store_false", help="do not open the page")
     _common(parser, frame=True)
+
+
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="file to write, ending in .onnx; with --hub a folder")
+    parser.add_argument("--head", type=Path, help="a fitted head (see equimark fit), whose landmarks are then found")
+    parser.add_argument("--hub", action="store_true", help="write weights, configuration, model card and model.onnx")
+    parser.add_argument("--no-onnx", dest="onnx", action="store_false", help="leave model.onnx out of the folder")
+    what = "upload the folder to the Hugging Face Hub, as the user that hf auth login has logged in"
+    parser.add_argument("--push", metavar="OWNER/NAME", help=what)
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there, the model card too")
+
+
+def _benchmark_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--stages", metavar="A,B", help=f"of {', '.join(STAGES)}; default: all")
+    parser.add_argument("--repeats", type=int, default=10, help="of each task (10), after those that warm up")
+    what = "pairs of a training step; default: 32, of Hourglass 4 on other than CUDA devices"
+    parser.add_argument("--batch-size", type=int, metavar="B", help=what)
+    parser.add_argument("--files", type=int, metavar="N", help="JPEG files that are packed; default: 256")
+    parser.add_argument("--precision", choices=("no", "bf16", "fp16"), default="no", help="of networks in training")
+    what = "an earlier --out of the same machine: say what became slower or faster"
+    parser.add_argument("--against", type=Path, metavar="FILE", help=what)
+    parser.add_argument("--fail-slower", action="store_true", help="exit code 1 if something became slower")
+    _common(parser)
 
 
 def _synthetic_arguments(parser: argparse.ArgumentParser) -> None:

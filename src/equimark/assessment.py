@@ -15,7 +15,7 @@ from . import protocols, retraining
 from .annotated import Part, open_data, open_parts
 from .config import ConfigError
 from .evaluation import AnnotatedFrames, MatchingVariant, check_matching, evaluate_matching
-from .metrics import BOX, PUPILS, Scale
+from .metrics import BOX, PUPILS, Reliability, Scale
 from .model import PAIRS, LandmarkModel, ModelError
 from .protocols import Draw, Entry, Predict, Regression
 from .records import Record, fingerprint
@@ -37,7 +37,7 @@ class Results:
         metrics: by name; and a mapping of them for each number of labels, ``labels_10``.
         seed: of everything drawn.
         settings: of the protocol.
-        details: errors of each landmark, of each part, or after each epoch.
+        details: errors of each landmark, of each part, or after each epoch; how far confidence can be believed.
     """
 
     protocol: str
@@ -193,7 +193,9 @@ def assess_landmarks(
         with _predictor(model, train, test, method, spec, pairs, device, progress) as predict:
             protocols.predict_draws(predict, missing, record, progress=progress)
     side = model.config.pairs.crop_size(model.frame.size)
-    entries = protocols.score_draws(record, planned, train.points, test.points, unit, view_side=side)
+    labels_of, stride = (train.points, test.points), model.network.cells.stride
+    entries = protocols.score_draws(record, planned, *labels_of, unit, view_side=side, stride=stride)
+    believed = protocols.measure_reliability(record, planned, *labels_of, stride=stride)
     return Results(
         protocol=f"landmarks, {method.replace('_', ' ')}",
         run=str(run),
@@ -202,7 +204,8 @@ def assess_landmarks(
         metrics=_with_largest(entries, planned) | _score_discovered(model, train, test, unit, progress),
         seed=seed,
         settings=_describe(parts) | {"scale": scale or unit.name, "frame": frame, "draws": draws} | settings,
-        details={"by_point": protocols.score_points(record, planned, test.points, unit)},
+        details={"by_point": protocols.score_points(record, planned, test.points, unit)}
+        | ({"reliability": _describe_reliability(believed)} if believed else {}),
     )
 
 
@@ -377,6 +380,14 @@ def assess_segmentation(
         protocol, settings = f"segmentation, {transfer}", _describe(pair) | {"draws": draws}
         details = {"by_epoch": {name: [own.metrics() for own in curve] for name, curve in curves.items()}}
     return Results(protocol, str(run), str(data), len(test), measured, seed, settings, details)
+
+
+def _describe_reliability(believed: Mapping[str, Reliability]) -> dict[str, dict[str, list[float | None]]]:
+    """The bins of each number of labels, empty ones with nothing."""
+    return {
+        name: {what: protocols.plain(np.asarray(values, np.float64)) for what, values in vars(own).items()}
+        for name, own in believed.items()
+    }
 
 
 def _describe(parts: tuple[Part, Part]) -> dict[str, Any]:

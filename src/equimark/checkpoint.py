@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .config import ConfigError, RunConfig, make_config, to_mapping
@@ -27,6 +28,9 @@ CONFIG_FILE = "config.yaml"
 MODEL_FILE = "model.safetensors"
 LOG_FILE = "log.jsonl"
 STATE_FOLDER = "state"
+HUB = "hf:"  # a path makes one slash of the two in hf://OWNER/NAME
+_OPTIMISER_FILE = "optimizer.bin"
+_SCALER_FILE = "scaler.pt"
 
 
 class CheckpointError(ValueError):
@@ -98,6 +102,7 @@ def read_config(run: Path) -> RunConfig:
         CheckpointError: if the folder is not a run.
         ConfigError: if a key is unknown or a value impossible.
     """
+    run = local_folder(run)
     path = run / CONFIG_FILE
     if not path.is_file():
         what = "does not exist" if not run.exists() else f"holds no {CONFIG_FILE}"
@@ -120,27 +125,67 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
 
 
-def save_model(run: Path, network: Network, *, step: int, data: DataIdentity) -> None:
-    """Write ``model.safetensors``: the weights, with step, data and versions in its header."""
+def save_model(
+    run: Path, network: Network, *, step: int, data: DataIdentity, trained_with: dict[str, str] | None = None
+) -> None:
+    """Write ``model.safetensors``: the weights, with step, data and versions (those of now if none are given)."""
     metadata = {
         "format": "equimark-1",
         "step": str(step),
         "data": json.dumps(vars(data)),
-        "versions": json.dumps(versions()),
+        "versions": json.dumps(trained_with or versions()),
     }
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     try:
-        replace_file(run / MODEL_FILE, lambda path: save_file(weights, path, metadata))
+        replace_file(run / MODEL_FILE, lambda path: save_file(_weights(network), path, metadata))
     except SafetensorError as error:  # how safetensors reports a full disk
         raise CheckpointError(f"could not write {run / MODEL_FILE}: {error}; the last saved one is kept") from None
 
 
+def _weights(network: Network) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+
+
+def local_folder(run: Path) -> Path:
+    """A run's folder on this machine: ``run`` itself, or of ``hf://OWNER/NAME`` a copy, fetched once and kept.
+
+    ``hf://OWNER/NAME@REVISION`` is a branch, tag or commit of what stands on the Hugging Face Hub.
+
+    Raises:
+        CheckpointError: if it cannot be fetched.
+    """
+    if run.parts[:1] != (HUB,):
+        return run
+    name, _, revision = "/".join(run.parts[1:]).partition("@")
+    address = f"hf://{'/'.join(run.parts[1:])}"
+    try:
+        from huggingface_hub import snapshot_download  # an extra: runs on this machine do without
+    except ModuleNotFoundError:
+        raise CheckpointError(f"{address} needs huggingface_hub: pip install 'equimark[hub]'") from None
+    try:
+        wanted = [CONFIG_FILE, MODEL_FILE]
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=wanted))
+    except (OSError, ValueError) as error:  # all of its own are one or the other
+        raise CheckpointError(f"{address} could not be fetched: {error}") from None
+
+
+def check_here(run: Path) -> None:
+    """Refuse a run of the hub where something is written into the run.
+
+    Raises:
+        CheckpointError: if it is not on this machine.
+    """
+    if run.parts[:1] == (HUB,):
+        address = "hf://" + "/".join(run.parts[1:])
+        raise CheckpointError(f"{address} cannot be written to: fetch it with hf download, and name the folder")
+
+
 def load(run: Path) -> Checkpoint:
-    """Read a run.
+    """Read a run, here or of the hub (see :func:`local_folder`).
 
     Raises:
         CheckpointError: if it is missing, cut short, or does not fit its configuration.
     """
+    run = local_folder(run)
     config = read_config(run)
     weights, metadata = _read_model(run / MODEL_FILE)
     network = build(config)
@@ -193,6 +238,26 @@ def save_state(run: Path, step: int, write: Callable[[Path], None]) -> None:
     for old in _states(run):
         if old != final:
             shutil.rmtree(old)
+
+
+def write_state(
+    folder: Path, network: Network, optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None
+) -> None:
+    """Write the parts of a state that move with every step; no process has any of its own."""
+    save_file(_weights(network), folder / MODEL_FILE)
+    torch.save(optimiser.state_dict(), folder / _OPTIMISER_FILE)
+    if scaler is not None:
+        torch.save(scaler.state_dict(), folder / _SCALER_FILE)
+
+
+def read_state(
+    folder: Path, network: Network, optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None
+) -> None:
+    """Bring these to where :func:`write_state` found them; whatever is wrong with the files raises."""
+    network.load_state_dict(load_file(folder / MODEL_FILE))
+    optimiser.load_state_dict(torch.load(folder / _OPTIMISER_FILE, map_location="cpu", weights_only=True))
+    if scaler is not None and (folder / _SCALER_FILE).is_file():
+        scaler.load_state_dict(torch.load(folder / _SCALER_FILE, weights_only=True))
 
 
 def latest_state(run: Path) -> tuple[int, Path] | None:

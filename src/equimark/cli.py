@@ -15,16 +15,19 @@ from .chains import ChainError
 from .checkpoint import CheckpointError
 from .commands import COMMANDS
 from .config import ConfigError, config_keys, nearest
+from .export import ExportError
 from .images import ImageError
 from .landmarks import LandmarkError
 from .metrics import MetricError
 from .model import ModelError
+from .processes import prints
 from .records import RecordError
+from .timing import TimingError
 from .training import TrainingError
 
 Failure = (
     *(AppError, BenchmarkError, CheckpointError, ImageError, LandmarkError, MetricError, ModelError, RecordError),
-    *(TrainingError, OSError),
+    *(ExportError, TimingError, TrainingError, OSError),
 )
 
 
@@ -50,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _complain(error: object, code: int) -> int:
-    print(f"equimark: {' '.join(str(error).split())}", file=sys.stderr)
+    if prints():
+        print(f"equimark: {' '.join(str(error).split())}", file=sys.stderr)
     return code
 
 

@@ -67,6 +67,9 @@ class ObjectiveSpec:
             ``kept``, as in the papers, or ``dropped``.
         auxiliaries: number of images through which the descriptors of a pair are exchanged, or ``all`` there are.
         pool: how many further images are warped for each batch to take auxiliaries from; 0 takes them from the batch.
+        auxiliaries_from: where there are several processes, auxiliaries are taken from the ``batch`` of all, so that
+            the objective does not depend on their number, or from what the same ``process`` sees of it, so that they
+            need not send each other their descriptors.
         alignment: of sparse landmarks, by their heat ``maps`` (2017, eq. 6) or as ``landmarks`` (eq. 5).
         diversity: of sparse landmarks, ``pooled`` (eq. 8 after sum pooling) or ``overlap`` (eq. 7).
         gamma: weight of the diversity, on the alignment summed over landmarks in squared pixels of an 80 px crop.
@@ -79,6 +82,7 @@ class ObjectiveSpec:
     outside: Literal["kept", "dropped"] = "kept"
     auxiliaries: int | Literal["all"] = 1
     pool: int = 0
+    auxiliaries_from: Literal["batch", "process"] = "batch"
     alignment: Literal["maps", "landmarks"] = "maps"
     diversity: Literal["pooled", "overlap"] = "pooled"
     gamma: float = 500.0
@@ -137,6 +141,10 @@ class RunConfig:
         steps: length of the run; if absent, ``epochs`` passes over the images.
         epochs: length of the run when ``steps`` is absent.
         batch_size: pairs per step, over all processes.
+        accumulation: how many micro-batches a batch is cut into, one after the other, to need less memory. The
+            gradient is that of the whole batch, but batch norm and the exchange with auxiliaries see a micro-batch.
+        batch_norm: where there are several processes, the statistics of batch norm are those of what each sees
+            (``separate``) or of what all see (``synchronised``), as if they were one.
         sampling: ``shuffled``; by class, which is the folder of an image, ``proportional`` or ``balanced``: each
             batch has the share of each class that all images have, or equal shares.
         seed: of weights, order, warps and photometric change, each with a generator of its own.
@@ -154,6 +162,8 @@ class RunConfig:
     steps: int | None = None
     epochs: int = 100
     batch_size: int = 32
+    accumulation: int = 1
+    batch_norm: Literal["separate", "synchronised"] = "separate"
     sampling: Literal["shuffled", "proportional", "balanced"] = "shuffled"
     seed: int = 0
     precision: Literal["no", "bf16", "fp16"] = "no"
@@ -163,7 +173,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         self.pairs.crop_size(self.frame.size)
         counts = {"epochs": self.epochs, "log_every": self.log_every, "save_every": self.save_every}
-        counts |= {"batch_size": self.batch_size, "steps": 1 if self.steps is None else self.steps}
+        counts |= {"batch_size": self.batch_size, "accumulation": self.accumulation}
+        counts |= {"steps": 1 if self.steps is None else self.steps}
         for key, count in counts.items():
             if count < 1:
                 raise ValueError(f"{key} must be at least 1, got {count}")
@@ -178,16 +189,38 @@ class RunConfig:
         if self.pairs.motion == "unknown" and self.method != "sparse":
             raise ValueError("motion: unknown is fitted through sparse landmarks: method: sparse")
 
-    def _check_auxiliaries(self) -> None:
-        wanted, pool = self.objective.auxiliaries, self.objective.pool
-        if pool == 0 and self.batch_size < 2:
-            raise ValueError("batch_size must be at least 2 for dve: the auxiliary image comes from the batch")
-        others = pool or self.batch_size - 1
+    def _check_auxiliaries(self, parts: int = 1) -> None:
+        wanted, pool, size = self.objective.auxiliaries, self.objective.pool // parts, self.batch_size // parts
+        where = "the batch" if parts == 1 else f"one of the {parts} parts of the batch"
+        if pool == 0 and size < 2:
+            raise ValueError(f"batch_size must be at least {2 * parts} for dve: the auxiliary image comes from {where}")
+        others = pool or size - 1
         if wanted != "all" and wanted > others:
+            within = "" if parts == 1 else f" in {where}"
             raise ValueError(
-                f"objective.auxiliaries is {wanted}, but there are {others} images to take them from: use a larger "
-                "batch_size or objective.pool"
+                f"objective.auxiliaries is {wanted}, but there are {others} images{within} to take them from: use a "
+                "larger batch_size or objective.pool"
             )
+
+    def check_division(self, processes: int) -> None:
+        """Refuse a batch that so many processes cannot share equally.
+
+        Raises:
+            ConfigError: with the sizes that they can share.
+        """
+        parts = processes * self.accumulation
+        sizes = {"batch_size": self.batch_size, "objective.pool": self.objective.pool if self.method == "dve" else 0}
+        for key, size in sizes.items():
+            if size % parts:
+                raise ConfigError(
+                    f"{key} is {size}, which cannot be cut into equal parts for processes x accumulation = "
+                    f"{processes} x {self.accumulation}: choose a multiple of {parts}"
+                )
+        if self.method == "dve":
+            try:
+                self._check_auxiliaries(parts if self.objective.auxiliaries_from == "process" else self.accumulation)
+            except ValueError as error:
+                raise ConfigError(str(error)) from None
 
     @property
     def is_supervised(self) -> bool:

@@ -73,7 +73,7 @@ def _instability(model: LandmarkModel, frames: Tensor, descriptors: Tensor, seed
         source, target = model.features_of(torch.cat([views.source, views.target])).chunk(2)
         size = (source.shape[-2], source.shape[-1])
         at = cells_correspondence(views, model.network.cells, size)
-        found, again = (matching.locate(_scores(descriptors, view)).positions for view in (source, target))
+        found, again = (matching.locate(matching.similarity(descriptors, view)).positions for view in (source, target))
         belongs = geometry.sample(at.movedim(-1, 1), found).mT
         error = (again - belongs).norm(dim=-1).clamp_max(_WORST)
         errors.append(error.masked_fill(~geometry.inside(belongs, size), torch.nan))
@@ -82,12 +82,9 @@ def _instability(model: LandmarkModel, frames: Tensor, descriptors: Tensor, seed
 
 def _find(model: LandmarkModel, frames: Tensor, descriptors: Tensor) -> tuple[Tensor, Tensor]:
     """Places (N, M, 2) in cells of whole frames, and confidence (N, M)."""
-    found = [matching.locate(_scores(descriptors, model.features(frames[part]))) for part in batches(len(frames))]
+    features = (model.features(frames[part]) for part in batches(len(frames)))
+    found = [matching.locate(matching.similarity(descriptors, part)) for part in features]
     return torch.cat([each.positions for each in found]), torch.cat([each.confidence for each in found])
-
-
-def _scores(descriptors: Tensor, features: Tensor) -> Tensor:
-    return matching.similarity(descriptors.expand(len(features), -1, -1), features)
 
 
 def _choose(places: Tensor, cost: Tensor, count: int, side: float) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import geometry, matching, objectives
 from .geometry import Frame, Size, frame_by_landmarks
-from .images import ImageError, ImageSource, decode, frame_image, open_images
+from .images import ImageError, ImageSource, frame_image, open_images
 from .landmarks import LandmarkError, LandmarkTable, match_images
 from .methods import cells_correspondence
 from .metrics import Points, by_point
@@ -89,7 +89,7 @@ def load_annotated(
     with progress_bar("reading", len(table), shown=progress) as advance:
         for row, index in enumerate(indices):
             try:
-                pixels = decode(source.read(int(index))).pixels
+                pixels = source.decoded(int(index)).pixels
             except ImageError as error:
                 raise ImageError(f"{source.names[int(index)]}: {error}") from None
             own = frame if isinstance(frame, Frame) else frame(row, (pixels.shape[0], pixels.shape[1]))

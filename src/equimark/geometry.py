@@ -81,7 +81,7 @@ def sample(values: Tensor, points: Tensor, *, padding: Literal["border", "zeros"
 
 def sample_normalised(values: Tensor, points: Tensor, *, padding: Literal["border", "zeros"] = "border") -> Tensor:
     """As :func:`sample`, at normalised ``points`` (B, ..., 2)."""
-    flat = points.reshape(len(points), -1, 1, 2).to(values.dtype)
+    flat = points.reshape(points.shape[0], -1, 1, 2).to(values.dtype)
     out = F.grid_sample(values, flat, padding_mode=padding, align_corners=True)
     return out.reshape(*values.shape[:2], *points.shape[1:-1])
 
@@ -112,25 +112,13 @@ def spatial_softmax(scores: Tensor) -> Tensor:
 
 def expectation(heatmaps: Tensor, values: Tensor) -> Tensor:
     """Mean of ``values`` (h, w, D) or (B, h, w, D) under ``heatmaps`` (B, K, h, w): (B, K, D)."""
-    values = values.to(heatmaps.dtype).expand(len(heatmaps), *values.shape[-3:])
+    values = values.to(heatmaps.dtype).expand(heatmaps.shape[0], *values.shape[-3:])
     return heatmaps.flatten(2) @ values.flatten(1, 2)
 
 
 def soft_argmax(heatmaps: Tensor) -> Tensor:
     """Mean position (B, K, 2) of ``heatmaps`` (B, K, h, w), in cells."""
     return expectation(heatmaps, pixel_grid((heatmaps.shape[-2], heatmaps.shape[-1]), device=heatmaps.device))
-
-
-def near_peak(scores: Tensor, radius: float) -> Tensor:
-    """Which cells (B, K, h, w) lie within ``radius`` cells of the maximum of their map of ``scores`` (B, K, h, w).
-
-    A mean over a whole map is drawn to the map's centre by mass far away; over these cells alone it
-    refines the maximum.
-    """
-    size = (scores.shape[-2], scores.shape[-1])
-    grid = pixel_grid(size, device=scores.device, dtype=scores.dtype)
-    peak = grid.flatten(0, 1)[scores.flatten(2).argmax(-1)]
-    return (grid - peak[:, :, None, None]).square().sum(-1) <= radius**2
 
 
 @dataclass(frozen=True)

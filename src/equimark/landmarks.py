@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from equimark.images import IMAGE_SUFFIXES
+from equimark.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 Floats = NDArray[np.float64]
 Sizes = NDArray[np.int64]
@@ -198,10 +198,15 @@ def _check_matches(images: Sequence[str], found: list[list[int]], names: Sequenc
 
 
 def _parts(name: str) -> tuple[str, ...]:
-    """File name without an image's ending, then its folder, the folder of that, ..."""
+    """File name without an image's ending, then its folder, the folder of that, ...; a video without its ending."""
     path = PurePosixPath(name.replace("\\", "/"))
     stem = path.stem if _ending(name) in IMAGE_SUFFIXES else path.name
-    return (stem, *reversed(path.parts[:-1]))
+    return (stem, *(_video_stem(part) for part in reversed(path.parts[:-1])))
+
+
+def _video_stem(folder: str) -> str:
+    stem, dot, ending = folder.rpartition(".")
+    return stem if dot and f".{ending.lower()}" in VIDEO_SUFFIXES else folder
 
 
 def _ending(name: str) -> str:

@@ -1,4 +1,7 @@
-"""What each method asks of a network: a batch in, the named terms of its objective out."""
+"""What each method asks of a network: a batch in, the named terms of its objective out.
+
+The terms are means over the pairs that a process has; averaged over processes they are those of all pairs.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +14,33 @@ from .config import RunConfig
 from .geometry import Cells
 from .objectives import Terms
 from .pairs import PairBatch
+from .processes import ALONE, Processes
 from .sampling import Batch, LabelledBatch
 
 
-def compute_terms(network: nn.Module, batch: Batch, config: RunConfig, cells: Cells) -> Terms:
+def compute_terms(
+    network: nn.Module, batch: Batch, config: RunConfig, cells: Cells, processes: Processes = ALONE
+) -> Terms:
     """The named terms of the objective of ``config`` on a batch, ``total`` among them.
 
     The network may run in half precision; the objective is computed in single precision.
+
+    Args:
+        network: in training mode, or not.
+        batch: what this process has.
+        config: of the run.
+        cells: of the network's features.
+        processes: which work on the step together; all must call this.
     """
     if isinstance(batch, LabelledBatch):
-        return _labelled_terms(network(batch.images).float(), batch)
+        return _labelled_terms(network(batch.images).float(), batch, processes)
     if config.pairs.motion == "unknown":
-        return _unknown_terms(network, batch, config, cells)
+        return _unknown_terms(network, batch, config, cells, processes)
     if config.method == "sparse":
         return _sparse_terms(network, batch, config, cells)
     if config.method == "dense":
-        return _dense_terms(network, batch, config, cells)
-    return _exchange_terms(network, batch, config, cells)
+        return _dense_terms(network, batch, config, cells, processes)
+    return _exchange_terms(network, batch, config, cells, processes)
 
 
 def _sparse_terms(network: nn.Module, pairs: PairBatch, config: RunConfig, cells: Cells) -> Terms:
@@ -47,7 +60,9 @@ def _sparse_terms(network: nn.Module, pairs: PairBatch, config: RunConfig, cells
     return terms | objectives.sparse_health(source, terms["alignment"], at_cells, stride=cells.stride)
 
 
-def _unknown_terms(network: nn.Module, pairs: PairBatch, config: RunConfig, cells: Cells) -> Terms:
+def _unknown_terms(
+    network: nn.Module, pairs: PairBatch, config: RunConfig, cells: Cells, processes: Processes
+) -> Terms:
     source, target = _features(network, pairs.source, pairs.target)
     spec = config.objective
     terms = objectives.unknown_warp(
@@ -60,31 +75,41 @@ def _unknown_terms(network: nn.Module, pairs: PairBatch, config: RunConfig, cell
         window=spec.window,
         appearance_weight=spec.appearance_weight,
     )
+    # The appearance is a mean over the pixels inside, of which each process has another number.
+    own, share = terms["appearance"], processes.share(terms["inside"])
+    further = (share - 1) * own * (source.shape[1] * spec.appearance_weight)
+    terms |= {"appearance": own * share, "total": terms["total"] + further}
     landmarks = geometry.soft_argmax(geometry.spatial_softmax(source.detach())) * cells.stride
     return terms | {"distinct_landmarks": objectives.count_distinct(landmarks)}
 
 
-def _dense_terms(network: nn.Module, pairs: PairBatch, config: RunConfig, cells: Cells) -> Terms:
+def _dense_terms(network: nn.Module, pairs: PairBatch, config: RunConfig, cells: Cells, processes: Processes) -> Terms:
     source, target = _features(network, pairs.source, pairs.target)
-    at_cells = cells_correspondence(pairs, cells, _size(source))
-    return objectives.dense_equivariance(
+    weights = _weights(pairs, config, cells, _size(source))
+    terms = objectives.dense_equivariance(
         source,
         target,
-        at_cells,
+        cells_correspondence(pairs, cells, _size(source)),
         stride=cells.stride,
         power=config.objective.power,
-        weights=_weights(pairs, config, cells, _size(source)),
+        weights=weights,
     )
+    return _shared(terms, weights, processes)
 
 
-def _exchange_terms(network: nn.Module, pairs: PairBatch, config: RunConfig, cells: Cells) -> Terms:
+def _exchange_terms(
+    network: nn.Module, pairs: PairBatch, config: RunConfig, cells: Cells, processes: Processes
+) -> Terms:
     assert pairs.auxiliaries is not None
     if pairs.pool is None:
         source, target = _features(network, pairs.source, pairs.target)
         pool = source
     else:
         source, target, pool = _features(network, pairs.source, pairs.target, pairs.pool)
-    return objectives.descriptor_exchange(
+    if config.objective.auxiliaries_from == "batch":
+        pool = processes.gather(pool)
+    weights = _weights(pairs, config, cells, _size(source))
+    terms = objectives.descriptor_exchange(
         source,
         target,
         cells_correspondence(pairs, cells, _size(source)),
@@ -92,11 +117,20 @@ def _exchange_terms(network: nn.Module, pairs: PairBatch, config: RunConfig, cel
         pairs.auxiliaries,
         stride=cells.stride,
         power=config.objective.power,
-        weights=_weights(pairs, config, cells, _size(source)),
+        weights=weights,
     )
+    return _shared(terms, weights, processes)
 
 
-def _labelled_terms(predicted: Tensor, batch: LabelledBatch) -> Terms:
+def _shared(terms: Terms, weights: Tensor | None, processes: Processes) -> Terms:
+    """Terms that are means over cells, as shares of the means over the cells of all processes."""
+    if weights is None:
+        return terms
+    share = processes.share(weights.sum().float())
+    return {name: value * share for name, value in terms.items()}
+
+
+def _labelled_terms(predicted: Tensor, batch: LabelledBatch, processes: Processes) -> Terms:
     """Mean squared error of the landmarks in normalised coordinates, or cross-entropy of the parts."""
     if batch.points is None:
         assert batch.parts is not None
@@ -106,7 +140,7 @@ def _labelled_terms(predicted: Tensor, batch: LabelledBatch) -> Terms:
     seen = truth.isfinite().all(-1)
     errors = (predicted - truth.nan_to_num()).square().sum(-1)
     loss = (errors * seen).sum() / seen.sum().clamp_min(1)
-    return {"regression": loss, "total": loss}
+    return _shared({"regression": loss, "total": loss}, seen, processes)
 
 
 def _features(network: nn.Module, *views: Tensor) -> tuple[Tensor, ...]:

@@ -138,6 +138,55 @@ def _mean(errors: NDArray[np.floating] | NDArray[np.bool_]) -> float:
     return float(counting.mean())
 
 
+# ---- of confidence -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How far confidence can be believed: predictions in M bins of equal width, by their confidence.
+
+    Args:
+        confidence: (M,) mean confidence in each bin; NaN where a bin is empty.
+        correct: (M,) share of each bin that is correct; NaN where a bin is empty.
+        count: (M,) predictions in each bin.
+    """
+
+    confidence: Points
+    correct: Points
+    count: NDArray[np.int64]
+
+    @property
+    def calibration_error(self) -> float:
+        """Mean distance between confidence and the share that is correct, over all predictions (expected error)."""
+        gaps = np.abs(np.nan_to_num(self.correct - self.confidence))
+        return float(gaps @ self.count / self.count.sum())
+
+
+def reliability(confidence: NDArray[np.floating], correct: NDArray[np.bool_], bins: int = 10) -> Reliability:
+    """Compare confidence with how often it was right to be confident.
+
+    Args:
+        confidence: (...) in [0, 1], the probability that a prediction is correct.
+        correct: (...) whether it was.
+        bins: how many, of equal width; a confidence between two bins belongs to the upper one.
+
+    Raises:
+        MetricError: if there is no prediction, a confidence lies outside [0, 1], or shapes do not agree.
+    """
+    said, right = np.ravel(confidence).astype(np.float64), np.ravel(correct)
+    if not said.size or np.shape(confidence) != np.shape(correct):
+        raise MetricError(f"confidence of shape {np.shape(confidence)} cannot be compared with {np.shape(correct)}")
+    if not ((said >= 0) & (said <= 1)).all():
+        raise MetricError("confidence must lie between 0 and 1")
+    place = np.minimum((said * bins).astype(np.int64), bins - 1)
+    count = np.bincount(place, minlength=bins)
+    confidences, corrects = (
+        np.divide(np.bincount(place, each, bins), count, out=np.full(bins, np.nan), where=count > 0)
+        for each in (said, right)
+    )
+    return Reliability(confidences, corrects, count.astype(np.int64))
+
+
 # ---- of discovered landmarks ---------------------------------------------------------------------------------
 
 

@@ -26,6 +26,7 @@ from .networks import Network
 from .pairs import draw_warps
 from .prototypes import PrototypeRegressor
 from .regression import LinearRegressor, Regressor, restore
+from .symmetry import Pair, Symmetry, doubt_pairs_at_one_place
 
 Image = NDArray[np.uint8]
 Found = tuple[NDArray[np.float64], NDArray[np.float64]]  # points and their confidence
@@ -179,7 +180,7 @@ class LandmarkModel:
     def match_framed(self, descriptors: Tensor, frames: Tensor, placements: Sequence[Placement]) -> Found:
         """Where descriptors (N, C) lie in ``frames`` (B, 3, S, S) uint8: (B, N, 2) in image pixels, (B, N)."""
         features = self.features(frames)
-        scores = matching.similarity(descriptors.expand(len(features), -1, -1), features)
+        scores = matching.similarity(descriptors, features)
         return self.in_image(matching.locate(scores), placements)
 
     def detect(self, image: Image) -> Landmarks:
@@ -251,6 +252,7 @@ class LandmarkModel:
         points: ArrayLike,
         names: Sequence[str] | None = None,
         *,
+        symmetric: Sequence[Pair] = (),
         seed: int = 0,
         pairs: int = PAIRS,
     ) -> Head:
@@ -260,20 +262,25 @@ class LandmarkModel:
             images: N images of any sizes.
             points: labels (N, J, 2) in pixels of each image; NaN where not visible.
             names: of the J landmarks.
+            symmetric: pairs of landmarks that change places in a mirror, by names or numbers.
             seed: of the warps; only those of a sparse run are fitted under warps.
             pairs: of warped views to fit to, at least.
 
         Raises:
             ModelError: if images, points and names do not fit together.
+            LandmarkError: if the symmetric pairs cannot be.
         """
         labels = np.asarray(points, np.float64)
         if labels.ndim != 3 or labels.shape[2] != 2 or len(labels) != len(images) or not len(labels):
             raise ModelError(f"{len(images)} images need points of shape ({len(images)}, K, 2), got {labels.shape}")
         if names is not None and len(names) != labels.shape[1]:
             raise ModelError(f"{labels.shape[1]} landmarks were given {len(names)} names")
+        symmetry = Symmetry.of_pairs(symmetric, names or [str(k) for k in range(labels.shape[1])])
         frames, placements = self.frames_of(images)
         in_frame = np.stack([place.to_frame(p) for place, p in zip(placements, labels, strict=True)])
-        return self.fit_frames(frames, in_frame, names, seed=seed, pairs=pairs)
+        return self.fit_frames(
+            frames, in_frame, names, symmetry=symmetry if symmetric else None, seed=seed, pairs=pairs
+        )
 
     def fit_frames(
         self,
@@ -281,6 +288,7 @@ class LandmarkModel:
         points: NDArray[np.float64],
         names: Sequence[str] | None = None,
         *,
+        symmetry: Symmetry | None = None,
         seed: int = 0,
         pairs: int = PAIRS,
     ) -> Head:
@@ -291,23 +299,35 @@ class LandmarkModel:
         views of the frames, warped at random as in training (2017, section 4.3): equally many of each frame, and
         ``pairs`` at least. Labels that a warp takes out of view do not count.
 
+        With a ``symmetry``, the mirror image of each frame is learned from as well; with descriptors, if that helps
+        (:meth:`equimark.prototypes.PrototypeRegressor.fit_mirrored`). The network looks at it: its descriptors are not
+        those of the image in another order.
+
         Raises:
             ModelError: if a landmark is visible in no image.
         """
+        mirrored = symmetry is not None
+        if symmetry is not None:
+            frames = torch.cat([frames, frames.flip(-1)])
+            points = np.concatenate([points, symmetry.mirror(points, self.frame.size)])
         try:
             if self.is_sparse:
                 regressor = self._fit_linear(frames, points, seed, pairs)
             else:
                 self._need_descriptors()
-                regressor = self._fit_prototypes(frames, points)
+                regressor, mirrored = self._fit_prototypes(frames, points, mirrored)
         except ValueError as error:
             raise ModelError(str(error)) from None
-        return Head(self, regressor, tuple(names) if names is not None else None)
+        return Head(self, regressor, tuple(names) if names is not None else None, symmetry, mirrored)
 
-    def _fit_prototypes(self, frames: Tensor, points: NDArray[np.float64]) -> Regressor:
+    def _fit_prototypes(
+        self, frames: Tensor, points: NDArray[np.float64], mirrored: bool
+    ) -> tuple[PrototypeRegressor, bool]:
         cells = self.network.cells.to_cells(torch.from_numpy(points).float())
         features = torch.cat([self.features(frames[part]).half() for part in batches(len(frames))])
-        return PrototypeRegressor.fit(features, cells)
+        if mirrored:
+            return PrototypeRegressor.fit_mirrored(features, cells)
+        return PrototypeRegressor.fit(features, cells), False
 
     def _fit_linear(self, frames: Tensor, points: NDArray[np.float64], seed: int, pairs: int) -> Regressor:
         order = torch.arange(len(frames)).repeat(max(1, -(-pairs // len(frames))))
@@ -372,12 +392,23 @@ class Head:
         model: the model, frozen.
         regressor: its descriptors, or the landmarks of a sparse run, to named landmarks.
         names: of the landmarks.
+        symmetry: of the landmarks, if pairs were declared.
+        mirrored: whether it has learned from mirror images as well.
     """
 
-    def __init__(self, model: LandmarkModel, regressor: Regressor, names: tuple[str, ...] | None) -> None:
+    def __init__(
+        self,
+        model: LandmarkModel,
+        regressor: Regressor,
+        names: tuple[str, ...] | None,
+        symmetry: Symmetry | None = None,
+        mirrored: bool = False,
+    ) -> None:
         self.model = model
         self.regressor = regressor
         self.names = names
+        self.symmetry = symmetry
+        self.mirrored = mirrored
 
     def predict(self, images: Sequence[Image]) -> NDArray[np.float64]:
         """Landmarks (B, K, 2) in pixels of each image."""
@@ -394,14 +425,22 @@ class Head:
 
     def predict_frames(self, frames: Tensor) -> NDArray[np.float64]:
         """Landmarks (B, K, 2) in pixels of ``frames`` (B, 3, S, S) uint8."""
-        located = [self._locate(frames[part]).positions for part in batches(len(frames))]
-        return self.model.network.cells.to_pixels(torch.cat(located)).double().numpy()
+        return self.locate_frames(frames)[0]
+
+    def locate_frames(self, frames: Tensor) -> Found:
+        """Landmarks (B, K, 2) in pixels of ``frames`` (B, 3, S, S) uint8, and their confidence (B, K)."""
+        located = [self._locate(frames[part]) for part in batches(len(frames))]
+        positions = self.model.network.cells.to_pixels(torch.cat([each.positions for each in located]))
+        return positions.double().numpy(), torch.cat([each.confidence for each in located]).double().numpy()
 
     def _locate(self, frames: Tensor) -> Located:
         """Landmarks in ``frames`` (B, 3, S, S) uint8, in cells."""
         model = self.model
         if isinstance(self.regressor, PrototypeRegressor):
-            return self.regressor.predict(model.features(frames))
+            named = self.regressor.predict(model.features(frames))
+            if self.symmetry is None:
+                return named
+            return doubt_pairs_at_one_place(named, self.regressor.mean.view(-1, 2).to(named.positions), self.symmetry)
         found = model.landmarks_of(frames)
         named = self.regressor.predict(Located(model.normalise(found.positions), found.confidence))
         return Located(model.denormalise(named.positions), named.confidence)
@@ -413,6 +452,8 @@ class Head:
             "kind": self.regressor.kind,
             "landmarks": self.regressor.landmarks,
             "names": list(self.names) if self.names else None,
+            "symmetric": [list(pair) for pair in self.symmetry.pairs] if self.symmetry else None,
+            "mirrored": self.mirrored,
             "weights": _fingerprint(self.model.network),
             "frame": self.model.frame.fit,
         }
@@ -432,6 +473,8 @@ class Head:
             about: dict[str, Any] = yaml.safe_load((folder / "head.yaml").read_text(encoding="utf-8"))
             regressor = restore(about["kind"], load_file(folder / "head.safetensors"))
             names, weights, fit = about["names"], about["weights"], about["frame"]
+            symmetry = _symmetry_of(about.get("symmetric"), regressor.landmarks)  # older heads have none
+            mirrored = bool(about.get("mirrored"))
         except FileNotFoundError:
             raise CheckpointError(
                 f"{folder} holds no fitted head (head.yaml, head.safetensors): equimark fit makes one"
@@ -442,7 +485,7 @@ class Head:
             raise CheckpointError(
                 f"the head in {folder} was fitted on another run, or before this one was trained further"
             )
-        return cls(model.with_frame(fit), regressor, tuple(names) if names else None)
+        return cls(model.with_frame(fit), regressor, tuple(names) if names else None, symmetry, mirrored)
 
 
 def choose_device(name: str) -> torch.device:
@@ -473,6 +516,13 @@ def _check_image(image: Image) -> Image:
 def _describe_box(placement: Placement) -> str:
     x0, y0, x1, y1 = placement.box
     return f"x {x0:.0f} to {x1:.0f}, y {y0:.0f} to {y1:.0f}"
+
+
+def _symmetry_of(pairs: list[list[int]] | None, landmarks: int) -> Symmetry | None:
+    """As a head keeps it."""
+    if pairs is None:
+        return None
+    return Symmetry.of_pairs([(a, b) for a, b in pairs], [str(k) for k in range(landmarks)])
 
 
 def _fingerprint(network: Network) -> str:

@@ -215,7 +215,7 @@ class SegmentationNet(SmallNet):
         logits = super().forward(images)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # positions need more than half precision
         pixels = pixel_grid((images.shape[-2], images.shape[-1]), device=images.device)
-        return sample(logits, SmallNet.cells.to_cells(pixels).expand(len(images), -1, -1, -1))
+        return sample(logits, SmallNet.cells.to_cells(pixels).expand(images.shape[0], -1, -1, -1))
 
 
 def _before(body: nn.Sequential, convolution: int) -> nn.Sequential:

@@ -1,14 +1,15 @@
-"""The pack: every image of a source brought to a frame, uint8, in one memory-mapped file.
+"""The pack: every image of a source brought to a frame, uint8, in one memory-mapped file or in shards.
 
-A pack is a folder of ``images.u8`` (N, S, S, 3), ``index.csv``, ``unreadable.csv`` and ``pack.yaml``; where video
-frames have their flow beside them (see :mod:`equimark.flows`), ``flow.f16`` (N, S, S, 2) too. Sizes are
-``(H, W)`` of the image as stored, after EXIF rotation.
+A pack of one file is a folder of ``images.u8`` (N, S, S, 3), ``index.csv``, ``unreadable.csv`` and ``pack.yaml``;
+where video frames have their flow beside them (see :mod:`equimark.flows`), ``flow.f16`` (N, S, S, 2) too. For one in
+shards see :mod:`equimark.shards`. Sizes are ``(H, W)`` of the image as stored, after EXIF rotation.
 """
 
 from __future__ import annotations
 
 import csv
 import errno
+import hashlib
 import math
 import os
 import shutil
@@ -18,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,8 +29,10 @@ from torch import Tensor
 
 from equimark import flows
 from equimark.geometry import Frame, Placement, Size
-from equimark.images import Framed, ImageError, Pixels, Unreadable, open_images, read_framed
+from equimark.images import Framed, ImageError, ImageSource, Pixels, Unreadable, open_images, read_framed
 from equimark.progress import progress_bar
+from equimark.sharding import write_shards
+from equimark.shards import ShardedFrames, is_sharded, is_url, open_shards
 
 _FORMAT = 1
 
@@ -42,11 +45,13 @@ def pack(
     progress: bool = True,
     workers: int | None = None,
     overwrite: bool = False,
+    shards: int | None = None,
 ) -> PackedImages:
     """Decode every image of a source once, bring it to ``frame`` and write all to the folder ``out``.
 
     Files that cannot be read are left out and listed in ``unreadable.csv`` (file, reason). Nothing stands at ``out``
-    before all of it is written.
+    before all of it is written. With ``shards`` the pack is written in
+    parts instead: what stands at ``out`` stays, and only the images that it lacks are added.
 
     Args:
         source_path: as of :func:`open_images`.
@@ -54,6 +59,7 @@ def pack(
         progress: show a bar on standard error.
         workers: threads that decode; default: one per processor.
         overwrite: replace a pack that stands at ``out``.
+        shards: write shards of so many images; 0: of about 16 MB of pixels.
 
     Raises:
         ImageError: no readable image, ``out`` is taken, or the disk is full.
@@ -61,6 +67,8 @@ def pack(
     if is_pack(source_path):
         raise ImageError(f"{source_path} is a pack already; give the images that it was made of")
     source = open_images(source_path)
+    if shards is not None:
+        return _pack_shards(source, Path(out).resolve(), frame, shards, progress, workers, overwrite)
     places = {name: i for i, name in enumerate(source.names)}
 
     def read_flow(name: str) -> NDArray[np.float32] | None:
@@ -110,8 +118,32 @@ def write_pack(
 
 
 def is_pack(path: str | Path) -> bool:
-    """Whether ``path`` is a folder made by :func:`pack`."""
+    """Whether ``path`` is a folder made by :func:`pack`, or the URL of one in shards."""
+    return _is_one_file(path) or is_sharded(path)
+
+
+def locate(path: str | Path) -> str:
+    """Where images lie, whatever the working folder: an absolute path, or the URL as it is."""
+    return str(path) if is_url(path) else str(Path(path).resolve())
+
+
+def _is_one_file(path: str | Path) -> bool:
     return (Path(path) / "pack.yaml").is_file() and (Path(path) / "images.u8").is_file()
+
+
+def _pack_shards(
+    source: ImageSource, out: Path, frame: Frame, images: int, progress: bool, workers: int | None, overwrite: bool
+) -> PackedImages:
+    if source.read_beside(0, flows.SUFFIX) is not None:
+        raise ImageError(
+            f"{source.path} has flow beside its images, which shards do not hold: pack it without --shards"
+        )
+    if overwrite and is_pack(out):
+        shutil.rmtree(out)
+    elif not is_sharded(out) and any(not file.name.startswith(".") for file in out.glob("*")):
+        _check_free(out, overwrite)
+    write_shards(source, out, frame, images, progress=progress, workers=workers)
+    return PackedImages.open(out)
 
 
 def _check_free(out: Path, overwrite: bool) -> None:
@@ -177,7 +209,7 @@ def _write_images(images: Iterable[Framed | Unreadable], count: int, source: Pat
 
 def _write_flow(read_flow: Callable[[str], NDArray[np.float32] | None], folder: Path, frame: Frame, count: int) -> None:
     """Writes ``flow.f16`` if any image has flow; NaN for those that have none."""
-    index = _read_index(folder / "index.csv", count)
+    index = _Index.open(folder / "index.csv", count)
     found: NDArray[np.float16] | None = None
     for i, name in enumerate(index.names):
         try:
@@ -201,26 +233,47 @@ def _csv(path: Path, *columns: str) -> Iterator[Any]:
         yield writer
 
 
-class _Index(NamedTuple):
-    names: list[str]
-    sizes: NDArray[np.int64]  # (N, 2): H, W
-    boxes: NDArray[np.float64]  # (N, 4): x0, y0, x1, y1
+_Places = tuple[NDArray[np.int64], NDArray[np.float64]]  # sizes (N, 2): H, W; boxes (N, 4): x0, y0, x1, y1
+
+
+@dataclass(frozen=True, eq=False)
+class _Index:
+    """What is known of the images of a pack; read when it is first asked for."""
+
+    read_names: Callable[[], list[str]]
+    read_places: Callable[[], _Places]
+
+    @cached_property
+    def names(self) -> list[str]:
+        return self.read_names()
+
+    @cached_property
+    def places(self) -> _Places:
+        return self.read_places()
+
+    @classmethod
+    def of(cls, names: list[str], sizes: NDArray[np.int64], boxes: NDArray[np.float64]) -> _Index:
+        return cls(lambda: names, lambda: (sizes, boxes))
+
+    @classmethod
+    def open(cls, path: Path, count: int) -> _Index:
+        return cls(partial(_read_names, path, count), partial(_read_places, path, count))
 
     def size(self, i: int) -> Size:
-        height, width = self.sizes[i].tolist()
+        height, width = self.places[0][i].tolist()
         return height, width
 
     def placement(self, i: int, frame: Frame) -> Placement:
-        x0, y0, x1, y1 = self.boxes[i].tolist()
+        x0, y0, x1, y1 = self.places[1][i].tolist()
         return Placement((x0, y0, x1, y1), frame.size)
 
 
 @dataclass(frozen=True, eq=False)
 class PackedImages:
-    """Images of one frame, uint8, in memory or mapped from a pack.
+    """Images of one frame, uint8, in memory, mapped from a pack, or read from its shards.
 
     Args:
-        images: (N, S, S, 3) uint8 RGB, not to be written to.
+        images: (N, S, S, 3) uint8 RGB, not to be written to; of shards, what gives such arrays for rows.
         frame: how the images were brought to S x S.
         flow: of video frames, (N, S, S, 2): where each pixel goes in the next frame, as a displacement in pixels
             of the frame; NaN where unknown.
@@ -228,22 +281,25 @@ class PackedImages:
         parts: labels (N, S, S) of the pixels, uint8; for segmentation alone.
     """
 
-    images: Pixels
+    images: Pixels | ShardedFrames
     frame: Frame
-    _read_index: Callable[[], _Index] = field(repr=False)
+    _index: _Index = field(repr=False)
     flow: NDArray[np.floating] | None = field(default=None, repr=False)
     points: NDArray[np.floating] | None = field(default=None, repr=False)
     parts: NDArray[np.uint8] | None = field(default=None, repr=False)
 
     @classmethod
     def open(cls, folder: str | Path) -> PackedImages:
-        """Map the pack in ``folder``; takes the same short time whatever its size.
+        """Map the pack in ``folder``, or open its shards there or at a URL; takes a short time whatever its size.
 
         Raises:
             ImageError: not a pack, of a newer format, or not complete.
         """
+        if is_url(folder) or is_sharded(folder):
+            frames = open_shards(folder)
+            return cls(frames, frames.frame, _Index(frames.read_names, frames.read_places))
         folder = Path(folder)
-        if not is_pack(folder):
+        if not _is_one_file(folder):
             raise ImageError(f"{folder} is not a pack: pack.yaml or images.u8 is missing; make one: equimark pack")
         count, frame = _read_about(folder / "pack.yaml")
         shape = (count, frame.size, frame.size, 3)
@@ -257,7 +313,7 @@ class PackedImages:
         flow = None
         if (folder / "flow.f16").is_file():
             flow = np.memmap(folder / "flow.f16", np.float16, "r", shape=(*shape[:3], 2))
-        return cls(images, frame, partial(_read_index, folder / "index.csv", count), flow)
+        return cls(images, frame, _Index.open(folder / "index.csv", count), flow)
 
     @classmethod
     def from_array(cls, images: Pixels, names: Sequence[str] | None = None, frame: Frame | None = None) -> PackedImages:
@@ -269,8 +325,8 @@ class PackedImages:
         names = [f"{i:06d}" for i in range(count)] if names is None else list(names)
         if frame.size != side or len(names) != count:
             raise ImageError(f"{count} images of side {side} cannot have {len(names)} names and side {frame.size}")
-        index = _Index(names, np.full((count, 2), side), np.tile((0.0, 0.0, side, side), (count, 1)))
-        return cls(images, frame, lambda: index)
+        index = _Index.of(names, np.full((count, 2), side), np.tile((0.0, 0.0, side, side), (count, 1)))
+        return cls(images, frame, index)
 
     @classmethod
     def read(cls, path: str | Path, frame: Frame, most: int) -> PackedImages:
@@ -288,10 +344,6 @@ class PackedImages:
     def __len__(self) -> int:
         return len(self.images)
 
-    @cached_property
-    def _index(self) -> _Index:
-        return self._read_index()
-
     @property
     def names(self) -> list[str]:
         """Of the images, as in the source."""
@@ -306,7 +358,28 @@ class PackedImages:
     @cached_property
     def folders(self) -> list[str]:
         """Folder of each image's name: the frames of one video, or the images of one subject, share theirs."""
-        return [str(PurePosixPath(name).parent) for name in self.names]
+        heads = [name[: name.rfind("/") + 1] for name in self.names]
+        parents = {head: str(PurePosixPath(head + "x").parent) for head in set(heads)}  # slow, but few of them
+        return [parents[head] for head in heads]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What tells these images from others: their number, frame and names; of shards, the pixels too."""
+        if isinstance(self.images, ShardedFrames):
+            return self.images.fingerprint
+        digest = hashlib.sha256(repr((len(self), self.frame)).encode())
+        for name in self.names:
+            digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
+        return digest.hexdigest()[:16]
+
+    def shard_of(self, rows: ArrayLike) -> NDArray[np.int64] | None:
+        """In which shard each of ``rows`` (B,) lies; None if all lie in one file."""
+        return self.images.shard_of(np.asarray(rows)) if isinstance(self.images, ShardedFrames) else None
+
+    def expect(self, rows: ArrayLike) -> None:
+        """Begin to read what :meth:`batch` of ``rows`` (B,) will need, if it lies in shards."""
+        if isinstance(self.images, ShardedFrames):
+            self.images.expect(np.asarray(rows))
 
     @cached_property
     def has_flow(self) -> NDArray[np.bool_]:
@@ -343,11 +416,12 @@ class PackedImages:
         def take(values: NDArray[Any] | None) -> NDArray[Any] | None:
             return None if values is None else np.ascontiguousarray(values[chosen])
 
-        index = _Index([self.names[i] for i in chosen], self._index.sizes[chosen], self._index.boxes[chosen])
+        sizes, boxes = self._index.places
+        index = _Index.of([self.names[i] for i in chosen], sizes[chosen], boxes[chosen])
         return PackedImages(
             np.ascontiguousarray(self.images[chosen]),
             self.frame,
-            lambda: index,
+            index,
             take(self.flow),
             take(self.points),
             take(self.parts),
@@ -363,7 +437,9 @@ class PackedImages:
 
     def smaller_than(self, side: int) -> int:
         """How many images have a side of fewer than ``side`` pixels as stored, and so were enlarged."""
-        return int((self._index.sizes.min(1) < side).sum())
+        if isinstance(self.images, ShardedFrames):
+            return self.images.smaller_than(side)
+        return int((self._index.places[0].min(1) < side).sum())
 
     def batch(self, indices: ArrayLike | Tensor) -> Tensor:
         """Images (B, 3, S, S) uint8, contiguous, of ``indices`` (B,)."""
@@ -384,11 +460,27 @@ def _read_about(path: Path) -> tuple[int, Frame]:
     raise ImageError(f"{path} has format {version}, this version reads {_FORMAT}; make the pack again: equimark pack")
 
 
-def _read_index(path: Path, count: int) -> _Index:
+def _read_names(path: Path, count: int) -> list[str]:
+    with _index_rows(path, count) as rows:
+        names = [row[0] for row in csv.reader(rows)][1:]
+        if len(names) != count:
+            raise ValueError(len(names))
+    return names
+
+
+def _read_places(path: Path, count: int) -> _Places:
+    _read_names(path, count)  # loadtxt only warns of a file without rows
+    with _index_rows(path, count) as rows:
+        numbers = np.loadtxt(
+            rows, delimiter=",", quotechar='"', comments=None, skiprows=1, usecols=range(1, 7), ndmin=2
+        ).reshape(count, 6)
+    return numbers[:, 1::-1].astype(np.int64), numbers[:, 2:]
+
+
+@contextmanager
+def _index_rows(path: Path, count: int) -> Iterator[Iterable[str]]:
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            rows = list(csv.reader(file))[1:]
-        numbers = np.fromiter((float(cell) for row in rows for cell in row[1:]), np.float64).reshape(count, 6)
-    except (OSError, ValueError, csv.Error) as error:
+            yield file
+    except (OSError, ValueError, IndexError, csv.Error) as error:
         raise ImageError(f"{path} does not describe the {count} images of its pack; make the pack again") from error
-    return _Index([row[0] for row in rows], numbers[:, 1::-1].astype(np.int64), numbers[:, 2:])

@@ -128,6 +128,31 @@ class PairBatch:
 
 
 @dataclass(frozen=True)
+class Part:
+    """The pairs from ``start`` to before ``stop`` of a batch of ``count``: what one of several processes makes of it.
+
+    Whatever is random is drawn for the whole batch, so that a pair is the same whoever makes it.
+    """
+
+    start: int
+    stop: int
+    count: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def rows(self) -> slice:
+        """Of the batch."""
+        return slice(self.start, self.stop)
+
+    def of_views(self, drawn: Tensor) -> Tensor:
+        """Those of ``drawn`` (V * count, ...), for V views of every pair of the batch, that are for this part."""
+        by_view = drawn.reshape(-1, self.count, *drawn.shape[1:])
+        return by_view[:, self.rows].flatten(0, 1)
+
+
+@dataclass(frozen=True)
 class WarpPair:
     """The two warps of a batch of pairs, for frames of ``frame_size`` pixels cropped by ``margin``."""
 
@@ -135,6 +160,9 @@ class WarpPair:
     second: warps.Warp
     frame_size: int
     margin: int
+
+    def __getitem__(self, rows: slice) -> WarpPair:
+        return replace(self, first=self.first[rows], second=self.second[rows])
 
     def views(self, images: Tensor, partners: Tensor | None = None, flow: Tensor | None = None) -> PairBatch:
         """Both views of frames ``images`` (B, C, S, S), each resampled once, without photometric change.
@@ -206,21 +234,46 @@ def make_pairs(
     photometric_generator: torch.Generator,
     partners: Tensor | None = None,
     flow: Tensor | None = None,
+    part: Part | None = None,
 ) -> PairBatch:
-    """Pairs of ``frames`` (B, 3, S, S) uint8, made on the frames' device; see :meth:`WarpPair.views`."""
-    drawn = draw_warps(spec, len(frames), frames.shape[-1], generator=warp_generator)
+    """Pairs of ``frames`` (B, 3, S, S) uint8, made on the frames' device; see :meth:`WarpPair.views`.
+
+    Args:
+        frames: uint8.
+        spec: how they become pairs.
+        warp_generator: of the warps.
+        photometric_generator: of the photometric change.
+        partners: (B, 3, S, S) uint8.
+        flow: see :meth:`WarpPair.views`.
+        part: which pairs of a batch these are; a whole one if absent.
+    """
+    part = part or Part(0, len(frames), len(frames))
+    drawn = draw_warps(spec, part.count, frames.shape[-1], generator=warp_generator)[part.rows]
     pair = drawn.views(frames.float() / 255, None if partners is None else partners.float() / 255, flow)
     both = torch.cat([pair.source, pair.target])
-    source, target = change_photometry(both, spec.photometric, generator=photometric_generator).chunk(2)
+    source, target = change_photometry(both, spec.photometric, generator=photometric_generator, part=part).chunk(2)
     return replace(pair, source=source, target=target)
 
 
-def change_photometry(images: Tensor, spec: PhotometricSpec, *, generator: torch.Generator) -> Tensor:
-    """Independent photometric change of ``images`` (B, 3, H, W) in [0, 1]."""
+def change_photometry(
+    images: Tensor, spec: PhotometricSpec, *, generator: torch.Generator, part: Part | None = None
+) -> Tensor:
+    """Independent photometric change of ``images`` (B, 3, H, W) in [0, 1].
 
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        draw = torch.rand(*(shape or (len(images),)), generator=generator, device=generator.device)
-        return low + (high - low) * draw
+    Args:
+        images: views, all first ones before all second ones.
+        spec: the strengths.
+        generator: of the change.
+        part: which pairs of a batch the views are of; all if absent.
+    """
+    part = part or Part(0, len(images), len(images))
+    views = len(images) // len(part) * part.count
+
+    def draw(kind: Callable[..., Tensor], *shape: int) -> Tensor:
+        return part.of_views(kind(views, *shape, generator=generator, device=generator.device))
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * draw(torch.rand)
 
     jitters: list[tuple[float, Callable[[Tensor, Tensor], Tensor]]] = [
         (spec.brightness, enhance.adjust_brightness_accumulative),
@@ -231,11 +284,12 @@ def change_photometry(images: Tensor, spec: PhotometricSpec, *, generator: torch
         if strength:
             images = adjust(images, uniform(1 - strength, 1 + strength))
     if spec.lighting:
-        amounts = torch.randn(len(images), 3, generator=generator, device=generator.device) * spec.lighting
+        amounts = draw(torch.randn, 3) * spec.lighting
         directions = images.new_tensor(_LIGHT_DIRECTIONS) * images.new_tensor(_LIGHT_DEVIATIONS)
         images = (images + (amounts @ directions.T)[:, :, None, None]).clamp(0, 1)
     if spec.jpeg_probability:
-        encoded = _encode(images, uniform(spec.rescale, 1, 1), uniform(*spec.jpeg_quality))
+        size = torch.rand(1, generator=generator, device=generator.device)  # the same for all
+        encoded = _encode(images, spec.rescale + (1 - spec.rescale) * size, uniform(*spec.jpeg_quality))
         chosen = uniform(0, 1) < spec.jpeg_probability
         images = torch.where(chosen[:, None, None, None], encoded, images)
     return images

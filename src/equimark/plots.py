@@ -26,6 +26,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from .geometry import Cells
+from .metrics import Reliability
 
 Image = NDArray[np.uint8]
 Points = NDArray[np.floating[Any]]
@@ -568,6 +569,45 @@ def mean_errors(predicted: Points, truth: Points) -> NDArray[np.float64]:
     """Mean distance (N,) of points (N, K, 2), leaving out NaN; 0 where all are NaN."""
     distances = np.linalg.norm(predicted - truth, axis=-1)
     return np.asarray(np.nansum(distances, -1) / np.isfinite(distances).sum(-1).clip(1), np.float64)
+
+
+def reliability(
+    found: Mapping[str, Reliability],
+    *,
+    title: str = "Share of landmarks that are right, by their confidence: on the line it is as it says",
+) -> Figure:
+    """Confidence against the share that is correct: a panel each, with its calibration error.
+
+    A dot is larger the more landmarks it stands for; the grey columns are their shares of all.
+
+    Args:
+        found: by name, which stands above the panel.
+        title: of the figure.
+    """
+    columns = min(3, max(1, len(found)))
+    rows = -(-max(1, len(found)) // columns)
+    figure, axes = panels(rows, columns, 2.75 * columns, 2.7 * rows, title)
+    for (name, own), ax in zip(found.items(), axes.flat, strict=False):
+        plain_axes(ax, f"{name}: off by {own.calibration_error:.3f}")
+        _draw_reliability(ax, own)
+    for ax in axes[-1]:
+        ax.set_xlabel("Confidence", fontsize=8, color=MUTED)
+    for row in axes:
+        row[0].set_ylabel("Share that is right", fontsize=8, color=MUTED)
+    _drop_rest(axes, len(found))
+    return figure
+
+
+def _draw_reliability(ax: Axes, own: Reliability) -> None:
+    edges, shares = np.linspace(0, 1, len(own.count) + 1), own.count / max(1, own.count.sum())
+    ax.bar(edges[:-1], shares, 0.9 / len(own.count), color=RULE, align="edge")
+    ax.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=2)
+    seen = own.count > 0
+    x, y = own.confidence[seen], own.correct[seen]
+    ax.plot(x, y, color=ACCENT, linewidth=1.4, zorder=3)
+    ax.scatter(x, y, s=12 + 160 * shares[seen], color=ACCENT, edgecolors="white", linewidths=0.8, zorder=4)
+    ax.set(xlim=(-0.03, 1.03), ylim=(0, 1.03), xticks=[0, 0.25, 0.5, 0.75, 1], yticks=[0, 0.25, 0.5, 0.75, 1])
+    ax.set_aspect("equal")
 
 
 def bars(

@@ -18,10 +18,12 @@ from .images import Framed, ImageError, Unreadable, open_images, read_framed
 from .landmarks import LandmarkTable, match_names
 from .model import Found, Head, Image, LandmarkModel
 from .packs import PackedImages, is_pack
-from .progress import progress_bar
+from .progress import Advance, progress_bar
 from .suggestion import suggest
 
 BATCH = 32
+
+Find = Callable[[Tensor, Sequence[Placement]], Found]  # as Detector.detect_framed
 
 
 class Detector(Protocol):
@@ -62,9 +64,32 @@ class Prediction:
         return replace(self, table=replace(self.table, points=points))
 
 
+@dataclass(frozen=True)
+class Matcher:
+    """Finds given points as a :class:`Detector` finds landmarks.
+
+    Args:
+        model: with descriptors.
+        descriptors: of the points (K, C).
+    """
+
+    model: LandmarkModel
+    descriptors: Tensor
+    names: tuple[str, ...] | None = None
+
+    @property
+    def frame(self) -> Frame:
+        """The square in which the model sees an image."""
+        return self.model.frame
+
+    def detect_framed(self, frames: Tensor, placements: Sequence[Placement]) -> Found:
+        """Points (B, K, 2) in image pixels and confidence (B, K) for ``frames`` (B, 3, S, S) uint8."""
+        return self.model.match_framed(self.descriptors, frames, placements)
+
+
 def detect_all(detector: Detector, images: str | Path, *, progress: bool = True) -> Prediction:
     """The landmarks of every image of a source."""
-    return _predict(detector.detect_framed, images, detector.frame, detector.names, "detecting", progress)
+    return _predict_all(detector.detect_framed, images, detector.frame, detector.names, "detecting", progress)
 
 
 def suggest_images(
@@ -84,7 +109,7 @@ def suggest_images(
         summaries.append(_summarise(head.model, frames))
         return head.detect_framed(frames, placements)
 
-    found = _predict(look, images, head.frame, head.names, "looking", progress).table
+    found = _predict_all(look, images, head.frame, head.names, "looking", progress).table
     assert found.confidence is not None
     known = np.zeros(len(found), np.bool_)
     known[match_names(labelled, found.images)] = True
@@ -104,59 +129,82 @@ def match_all(
     model: LandmarkModel, source: Image, points: NDArray[np.float64], targets: str | Path, *, progress: bool = True
 ) -> Prediction:
     """Where ``points`` (N, 2), in pixels of ``source``, lie in every target image."""
-    descriptors = model.describe_points(source, points)
-
-    def find(frames: Tensor, placements: Sequence[Placement]) -> Found:
-        return model.match_framed(descriptors, frames, placements)
-
-    return _predict(find, targets, model.frame, None, "matching", progress)
+    matcher = Matcher(model, model.describe_points(source, points))
+    return _predict_all(matcher.detect_framed, targets, matcher.frame, matcher.names, "matching", progress)
 
 
-def _predict(
-    find: Callable[[Tensor, Sequence[Placement]], Found],
-    images: str | Path,
-    frame: Frame,
-    landmark_names: tuple[str, ...] | None,
-    title: str,
-    progress: bool,
+def _predict_all(
+    find: Find, images: str | Path, frame: Frame, landmark_names: tuple[str, ...] | None, title: str, progress: bool
 ) -> Prediction:
+    source = open_framed(images, frame)
+    with progress_bar(title, len(source), shown=progress) as advance:
+        found, unreadable = predict(find, source.read(range(len(source))), advance)
+    if found is None:
+        reasons = "; ".join(f"{item.name}: {item.reason}" for item in unreadable[:3])
+        raise ImageError(f"none of the {len(source)} images of {images} can be read; {reasons}")
+    return Prediction(replace(found, names=landmark_names), tuple(unreadable))
+
+
+def predict(
+    find: Find, images: Iterator[Framed | Unreadable], advance: Advance
+) -> tuple[LandmarkTable | None, list[Unreadable]]:
+    """What ``find`` finds in those of some images that could be read, None if there are none; and the others."""
     names: list[str] = []
     unreadable: list[Unreadable] = []
     found: list[Found] = []
     sizes: list[Size] = []
-    count, items = _open(images, frame)
-    with progress_bar(title, count, shown=progress) as advance:
-        for group in _groups(items):
-            advance(len(group))
-            framed = [item for item in group if isinstance(item, Framed)]
-            unreadable += [item for item in group if isinstance(item, Unreadable)]
-            if framed:
-                pixels = torch.from_numpy(np.stack([item.pixels for item in framed])).movedim(-1, 1)
-                found.append(find(pixels, [item.placement for item in framed]))
-                names += [item.name for item in framed]
-                sizes += [item.size for item in framed]
+    for group in _groups(images):
+        advance(len(group))
+        framed = [item for item in group if isinstance(item, Framed)]
+        unreadable += [item for item in group if isinstance(item, Unreadable)]
+        if framed:
+            pixels = torch.from_numpy(np.stack([item.pixels for item in framed])).movedim(-1, 1)
+            found.append(find(pixels, [item.placement for item in framed]))
+            names += [item.name for item in framed]
+            sizes += [item.size for item in framed]
     if not found:
-        reasons = "; ".join(f"{item.name}: {item.reason}" for item in unreadable[:3])
-        raise ImageError(f"none of the {count} images of {images} can be read; {reasons}")
+        return None, unreadable
     points, confidence = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    table = LandmarkTable(
-        tuple(names), points, names=landmark_names, confidence=confidence, sizes=np.array(sizes, np.int64)
-    )
-    return Prediction(table, tuple(unreadable))
+    return LandmarkTable(tuple(names), points, confidence=confidence, sizes=np.array(sizes, np.int64)), unreadable
 
 
-def _open(images: str | Path, frame: Frame) -> tuple[int, Iterator[Framed | Unreadable]]:
-    """How many images a source has, and the images brought to the frame."""
+@dataclass(frozen=True)
+class FramedImages:
+    """The images of a source, brought to a frame as they are read.
+
+    Args:
+        names: of the images, in their order.
+        read: the images of a range, in their order, without a look at the others.
+    """
+
+    names: list[str]
+    read: Callable[[range], Iterator[Framed | Unreadable]]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def open_framed(images: str | Path, frame: Frame, *, workers: int | None = None) -> FramedImages:
+    """The images of a folder, a .zip, a list or a pack, in a frame; decoded in ``workers`` threads.
+
+    Raises:
+        ImageError: as of :func:`open_images`; or a pack of another size.
+    """
     if not is_pack(images):
         source = open_images(images)
-        return len(source), read_framed(source, frame)
+
+        def read(rows: range) -> Iterator[Framed | Unreadable]:
+            return read_framed(replace(source, names=source.names[rows.start : rows.stop]), frame, workers=workers)
+
+        return FramedImages(source.names, read)
     packed = PackedImages.open(images)
     if packed.frame.size != frame.size:
         raise ImageError(f"{images} is packed at {packed.frame.size} px, the model sees {frame.size} px: pack it again")
-    items = (
-        Framed(name, packed.images[i], packed.image_size(i), packed.placement(i)) for i, name in enumerate(packed.names)
-    )
-    return len(packed), items
+
+    def take(rows: range) -> Iterator[Framed | Unreadable]:
+        return (Framed(packed.names[i], packed.images[i], packed.image_size(i), packed.placement(i)) for i in rows)
+
+    return FramedImages(packed.names, take)
 
 
 def _groups(items: Iterator[Framed | Unreadable]) -> Iterator[list[Framed | Unreadable]]:

@@ -3,6 +3,7 @@
 * :func:`plan_draws`: which images are labelled, for each number of labels; the same for every method.
 * :func:`predictor`: how a run learns annotated landmarks from a draw, by its kind.
 * :func:`score`, :func:`score_draws`: the metrics, and their mean and deviation over the draws.
+* :func:`measure_reliability`: how far the confidence of what was fitted can be believed.
 * :func:`score_discovery`: what the landmarks that a run found by itself are worth.
 
 Everything is in pixels of the run's frame.
@@ -28,9 +29,10 @@ from torch import Tensor
 
 from . import metrics, objectives
 from .evaluation import REFERENCE_SIDE, AnnotatedFrames, draw_labels
-from .metrics import MetricError, Points, Scale
+from .metrics import MetricError, Points, Reliability, Scale
 from .model import PAIRS, LandmarkModel, ModelError, batches
 from .progress import progress_bar
+from .prototypes import PrototypeRegressor, tolerance_of
 from .records import Record
 from .virtual_points import VirtualPointRegressor, VirtualPointSpec
 
@@ -38,7 +40,7 @@ THRESHOLD = 0.1  # of the scale: up to it a landmark is right, and an image no f
 CACHE_BYTES = 2**31  # of descriptors that are held in memory; more go to a file
 Regression = Literal["virtual", "fit"]
 Entry = dict[str, float]
-Predict = Callable[["Draw"], Points]
+Predict = Callable[["Draw"], Points]  # (N, K, 2), or (N, K, 3) with a confidence that is a probability
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,10 @@ def predictor(
 
 def _fit(model: LandmarkModel, train: AnnotatedFrames, test: AnnotatedFrames, draw: Draw, pairs: int) -> Points:
     head = model.fit_frames(train.frames[draw.rows], train.points[draw.rows], seed=draw.seed, pairs=pairs)
-    return head.predict_frames(test.frames)
+    points, confidence = head.locate_frames(test.frames)
+    if isinstance(head.regressor, PrototypeRegressor):
+        return np.concatenate([points, confidence[..., None]], -1)
+    return points
 
 
 def _fit_virtual_points(
@@ -242,11 +247,12 @@ def score(predicted: Points, truth: Points, scale: Scale, *, view_side: int, thr
 
 
 def score_draws(
-    record: Record, draws: Sequence[Draw], train: Points, test: Points, scale: Scale, *, view_side: int
+    record: Record, draws: Sequence[Draw], train: Points, test: Points, scale: Scale, *, view_side: int, stride: int = 2
 ) -> dict[str, Entry]:
     """The metrics of each number of labels, by its name: means over the draws, and deviations ``..._std``.
 
-    Beside them is the error of the mean shape of the labelled images, which is what one knows without looking.
+    Beside them is the error of the mean shape of the labelled images, which is what one knows without looking; and
+    where predictions have a confidence, its calibration error (see :func:`measure_reliability`).
 
     Args:
         record: with the predictions of each draw.
@@ -255,21 +261,50 @@ def score_draws(
         test: truth (N, K, 2).
         scale: see :func:`score`.
         view_side: see :func:`score`.
+        stride: of the network, in pixels per cell.
     """
     scores = {}
     for draw in draws:
-        own = score(record[record_name(draw)], test, scale, view_side=view_side)
+        own = score(record[record_name(draw)][..., :2], test, scale, view_side=view_side)
         mean = np.broadcast_to(metrics.mean_shape(train[draw.rows]), test.shape)
         own[f"mean_shape_error_{scale.name}_percent"] = metrics.error_percent(mean, test, scale)
+        for reliability in measure_reliability(record, [draw], train, test, stride=stride).values():
+            own["calibration_error"] = reliability.calibration_error
         scores[record_name(draw)] = own
     return summarise_draws(draws, scores)
+
+
+def measure_reliability(
+    record: Record, draws: Sequence[Draw], train: Points, test: Points, *, stride: int = 2
+) -> dict[str, Reliability]:
+    """How far confidence can be believed, for each number of labels whose predictions have one; draws together.
+
+    A landmark is correct if it is visible and within a tenth of the longer side of the mean shape of the labelled
+    images: what the confidence of :class:`equimark.prototypes.PrototypeRegressor` is the probability of.
+
+    Args:
+        record: with the predictions of each draw.
+        draws: to look at.
+        train: labels (M, K, 2) of the training images.
+        test: truth (N, K, 2).
+        stride: of the network, in pixels per cell.
+    """
+    found: dict[str, list[tuple[Points, NDArray[np.bool_]]]] = {}
+    for draw in draws:
+        predicted = record[record_name(draw)]
+        if predicted.shape[-1] == 3:
+            nearest = stride * tolerance_of(torch.from_numpy(train[draw.rows] / stride))
+            correct = metrics.distances(predicted[..., :2], test) <= nearest
+            found.setdefault(draw.name, []).append((predicted[..., 2], correct))
+    pooled = {name: [np.concatenate(each) for each in zip(*own, strict=True)] for name, own in found.items()}
+    return {name: metrics.reliability(confidence, correct) for name, (confidence, correct) in pooled.items()}
 
 
 def score_points(record: Record, draws: Sequence[Draw], test: Points, scale: Scale) -> dict[str, list[float | None]]:
     """Mean error of each landmark (K,) in % of the scale, over images and draws, for each number of labels."""
     found: dict[str, list[Points]] = {}
     for draw in draws:
-        errors = metrics.scaled_errors(record[record_name(draw)], test, scale)
+        errors = metrics.scaled_errors(record[record_name(draw)][..., :2], test, scale)
         found.setdefault(draw.name, []).append(100 * metrics.by_point(errors))
     return {name: plain(np.mean(errors, 0)) for name, errors in found.items()}
 

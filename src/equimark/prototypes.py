@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import Ridge
 from sklearn.model_selection import KFold, cross_val_predict
 from torch import Tensor
 
@@ -26,10 +26,15 @@ FOLDS = 8  # of the labelled images, to see how wrong we are on images that we h
 STAGES = 2  # of correction
 PENALTIES = tuple(10.0 ** (e / 2) for e in range(-8, 5))  # relative to the mean squared length of an input
 TOLERANCE = 0.1  # of the longer side of the mean shape: a landmark within is right
+EVIDENCE = (0.25, 0.4)  # weights of both kinds of evidence, standardised: what few labels contradict by chance alone
+CERTAINTY = 20.0  # of these, as the inverse of their variance
+INDEPENDENT = 4  # landmarks of an image, at most, err or are right independently of each other
+ALIKE = 1.0  # of the root mean square distance from the centre: shapes whose landmarks differ less are alike
 _MOST_FOR_COVARIANCE = 200  # images
 _BATCH = 32
 
 _Numbers = NDArray[np.float64]
+_Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -92,25 +97,62 @@ class PrototypeRegressor:
         Raises:
             ValueError: if a landmark is visible in no image.
         """
+        return cls._fit(features, points, np.arange(len(points)))[0]
+
+    @classmethod
+    def fit_mirrored(cls, features: Tensor, points: Tensor) -> tuple[PrototypeRegressor, bool]:
+        """Fit to labelled images and their mirror images, if these help, and whether they did.
+
+        They help if landmarks are then found better on labelled images that were not learned from: an image and its
+        mirror image are learned from together or not at all. From a single label, they help if its shape is roughly
+        its own mirror image, as that of an animal which lies askew is not.
+
+        Args:
+            features: descriptors (2N, C, h, w) of the images, then of their mirror images.
+            points: labels (2N, K, 2) in cells of each; NaN where not visible.
+
+        Raises:
+            ValueError: if a landmark is visible in no image.
+        """
+        count = len(points) // 2
+        own, mirrored = points[:count], points[count:]
+        alone, found = cls._fit(features[:count], own, np.arange(count))
+        both, found_by_both = cls._fit(features, points, np.tile(np.arange(count), 2))
+        if found is None or found_by_both is None:
+            helps = _are_alike(own[0], mirrored[0])
+        else:
+            helps = _mean_error(found_by_both[:count], own) < _mean_error(found, own)
+        return (both, True) if helps else (alone, False)
+
+    @classmethod
+    def _fit(cls, features: Tensor, points: Tensor, group: _Rows) -> tuple[PrototypeRegressor, Tensor | None]:
+        """As :meth:`fit`, and the positions (N, K, 2) found on each image by what the others teach, of several.
+
+        Args:
+            features: see :meth:`fit`.
+            points: see :meth:`fit`.
+            group: (N,) what is learned from an image counts as unseen by those of other numbers only.
+        """
         visible = check_visible(points, "labelled images")
         whitening = _Whitening.of(features)
         plain = cls._of_templates(features, points, whitening)
-        if len(points) == 1:
-            return plain
+        if len(np.unique(group)) == 1:
+            return plain, None
         parts = [
-            (unseen, cls._of_templates(features[rest], points[rest], whitening)) for rest, unseen in _folds(visible)
+            (unseen, cls._of_templates(features[rest], points[rest], whitening))
+            for rest, unseen in _folds(visible, group)
         ]
         order = torch.cat([unseen for unseen, _ in parts]).argsort()
         trials = []
         for noise in map(plain.noise.new_tensor, NOISES):
             looked = [replace(part, noise=noise).predict(features[unseen]) for unseen, part in parts]
             trials.append((noise, _join(looked, order)))
-        noise, found = min(trials, key=lambda trial: float((trial[1].positions - points).norm(dim=-1).nanmean()))
-        corrections, positions = _fit_corrections(features, found.positions, points)
+        noise, found = min(trials, key=lambda trial: _mean_error(trial[1].positions, points))
+        corrections, positions = _fit_corrections(features, found.positions, points, group)
         looks = torch.cat([part.evidence(features[unseen], positions[unseen]) for unseen, part in parts])[order]
         evidence = torch.stack([_log_odds(found.confidence), looks], 1)
         belief = _fit_belief(evidence, visible, _is_right(positions, points))
-        return replace(plain, noise=noise, **corrections, **belief)
+        return replace(plain, noise=noise, **corrections, **belief), positions
 
     @classmethod
     def _of_templates(cls, features: Tensor, points: Tensor, whitening: _Whitening) -> PrototypeRegressor:
@@ -150,7 +192,7 @@ class PrototypeRegressor:
     def scores(self, features: Tensor) -> Tensor:
         """Score maps (B, K, h, w), logits, of ``features`` (B, C, h, w)."""
         seen = _with_context(features)
-        return similarity(self.templates.expand(len(seen), -1, -1), seen) + self.offset[:, None, None]
+        return similarity(self.templates, seen) + self.offset[:, None, None]
 
     def evidence(self, features: Tensor, positions: Tensor) -> Tensor:
         """Scores (B, K) at ``positions`` (B, K, 2) in cells of ``features`` (B, C, h, w)."""
@@ -218,13 +260,31 @@ def _join(parts: list[Located], order: Tensor | None = None) -> Located:
     return Located(positions, confidence) if order is None else Located(positions[order], confidence[order])
 
 
-def _folds(visible: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def _mean_error(positions: Tensor, points: Tensor) -> float:
+    """Mean distance between (N, K, 2) and labels (N, K, 2)."""
+    return float((positions - points).norm(dim=-1).nanmean())
+
+
+def _are_alike(shape: Tensor, other: Tensor) -> bool:
+    """Whether two shapes (K, 2) are the same but for a shift and small differences."""
+    shape, other = shape - shape.nanmean(0), other - other.nanmean(0)
+    return float((shape - other).square().nanmean().sqrt()) < ALIKE * float(shape.square().nanmean().sqrt())
+
+
+def _split(group: _Rows, seed: int) -> list[tuple[_Rows, _Rows]]:
+    """Rows to learn from and rows to look at, several times; rows of one ``group`` (N,) stay together."""
+    each = np.unique(group)
+    parts = KFold(min(FOLDS, len(each)), shuffle=True, random_state=seed).split(each)
+    return [(np.flatnonzero(np.isin(group, each[a])), np.flatnonzero(np.isin(group, each[b]))) for a, b in parts]
+
+
+def _folds(visible: Tensor, group: _Rows) -> Iterator[tuple[Tensor, Tensor]]:
     """Rows to learn from and rows to look at, given which landmarks (N, K) are labelled.
 
     Where a landmark is labelled in none of the rows to learn from, these are all rows.
     """
     everything = torch.arange(len(visible))
-    for seen, unseen in KFold(min(FOLDS, len(visible)), shuffle=True, random_state=0).split(everything.numpy()):
+    for seen, unseen in _split(group, 0):
         enough = bool(visible[seen].any(0).all())
         yield torch.from_numpy(seen) if enough else everything, torch.from_numpy(unseen)
 
@@ -241,26 +301,28 @@ def check_visible(points: Tensor, images: str) -> Tensor:
     return visible
 
 
-def _fit_corrections(features: Tensor, found: Tensor, points: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+def _fit_corrections(features: Tensor, found: Tensor, points: Tensor, group: _Rows) -> tuple[dict[str, Tensor], Tensor]:
     """The stages that lead from places ``found`` to ``points`` (N, K, 2), and where they lead unseen images."""
     stages = []
     for _ in range(STAGES):
         described = torch.cat([describe_points(*each) for each in _batches(features, found)]).flatten(1)
         expected = described.mean(0)
         errors = (points - found).nan_to_num().flatten(1)  # nothing to correct where there is no label
-        weights, error, unseen = map(described.new_tensor, _fit_ridge(_array(described - expected), _array(errors)))
+        weights, error, unseen = map(
+            described.new_tensor, _fit_ridge(_array(described - expected), _array(errors), group)
+        )
         stages.append((weights, expected, error))
         found = found + unseen.view_as(found)
     weights, expected, error = (torch.stack(kept) for kept in zip(*stages, strict=True))
     return {"weights": weights, "expected": expected, "error": error}, found
 
 
-def _fit_ridge(inputs: _Numbers, errors: _Numbers) -> tuple[_Numbers, _Numbers, _Numbers]:
+def _fit_ridge(inputs: _Numbers, errors: _Numbers, group: _Rows | None = None) -> tuple[_Numbers, _Numbers, _Numbers]:
     """Weights (D, 2K) and offset (2K,) from inputs (N, D) to errors (N, 2K), and answers (N, 2K) on unseen images."""
     turned, scale, axes = np.linalg.svd(inputs, full_matrices=False)  # ridge is the same in any rotation
     turned *= scale
     unit = np.square(scale).sum() / len(inputs) or 1.0
-    folds = KFold(min(FOLDS, len(inputs)), shuffle=True, random_state=1)
+    folds = _split(np.arange(len(inputs)) if group is None else group, 1)
     answers = [cross_val_predict(Ridge(alpha=each * unit), turned, errors, cv=folds) for each in PENALTIES]
     left = [np.linalg.norm((errors - answer).reshape(len(errors), -1, 2), axis=-1).mean() for answer in answers]
     best = int(np.argmin(left))
@@ -270,12 +332,16 @@ def _fit_ridge(inputs: _Numbers, errors: _Numbers) -> tuple[_Numbers, _Numbers, 
     return axes.T @ ridge.coef_.T, ridge.intercept_, answers[best]
 
 
+def tolerance_of(points: Tensor) -> float:
+    """How far a landmark may be from its place to be right, in cells, given labels (N, K, 2); 1 for a single one."""
+    mean = (points - points.nanmean(1, keepdim=True)).nanmean(0)
+    side = float((mean.amax(0) - mean.amin(0)).max())
+    return TOLERANCE * side if side > 0 else 1.0
+
+
 def _is_right(positions: Tensor, points: Tensor) -> Tensor:
     """Which landmarks (N, K) are there, and within tolerance of where they are."""
-    mean = (points - points.nanmean(1, keepdim=True)).nanmean(0)
-    side = (mean.amax(0) - mean.amin(0)).max()
-    tolerance = TOLERANCE * side if side > 0 else 1.0
-    right: Tensor = (positions - points).norm(dim=-1) <= tolerance  # false where there is no label
+    right: Tensor = (positions - points).norm(dim=-1) <= tolerance_of(points)  # false where there is no label
     return right
 
 
@@ -285,14 +351,28 @@ def _fit_belief(evidence: Tensor, visible: Tensor, right: Tensor) -> dict[str, T
     usual = shown.nanmean(0)
     spread = (shown - usual).square().nanmean((0, 2)).sqrt().clamp_min(1e-3)[:, None]
     inputs = _array(((evidence - usual) / spread).movedim(1, -1).flatten(0, 1))
-    answers = right.flatten().numpy()
-    if answers.all() or not answers.any():
-        odds = (answers.sum() + 1) / (len(answers) - answers.sum() + 1)
-        belief = [float(np.log(odds)), 0.0, 0.0]
-    else:
-        logistic = LogisticRegression().fit(inputs, answers)
-        belief = [float(logistic.intercept_[0]), *map(float, logistic.coef_[0])]
+    belief = _fit_logistic(inputs, _array(right.flatten()), min(INDEPENDENT, right.shape[1]) * len(right))
     return {"usual": usual, "spread": spread, "belief": evidence.new_tensor(belief)}
+
+
+def _fit_logistic(inputs: _Numbers, answers: _Numbers, worth: float) -> _Numbers:
+    """Offset and weights (1 + D,) by which ``inputs`` (M, D) tell ``answers`` (M,), 0 or 1: likeliest given the usual.
+
+    The answers together are worth as much as ``worth`` independent ones. The usual weights are Gaussian around
+    :data:`EVIDENCE`; the offset is nearly free, but finite where all answers are the same.
+    """
+    design = np.column_stack([np.ones(len(inputs)), inputs])
+    usual, certainty = np.array([0.0, *EVIDENCE]), np.array([0.1, *[CERTAINTY] * len(EVIDENCE)])
+    found = usual
+    for _ in range(50):  # Newton's steps; the objective is convex
+        said = np.exp(-np.logaddexp(0, -design @ found))
+        slope = worth / len(answers) * design.T @ (said - answers) + certainty * (found - usual)
+        curvature = worth / len(answers) * (design.T * (said * (1 - said))) @ design + np.diag(certainty)
+        step = np.linalg.solve(curvature, slope)
+        found = found - step
+        if np.abs(step).max() < 1e-9:
+            break
+    return found
 
 
 def _array(values: Tensor) -> _Numbers:

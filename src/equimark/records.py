@@ -27,7 +27,7 @@ class RecordError(ValueError):
 
 
 class Record:
-    """Predicted landmarks (N, K, 2) by name, in a file or in memory alone.
+    """Predicted landmarks (N, K, 2), or (N, K, 3) with confidence, by name, in a file or in memory alone.
 
     Args:
         about: what they are of: names and short texts, all of which have to agree.

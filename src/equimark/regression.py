@@ -72,7 +72,7 @@ class LinearRegressor:
         """
         positions = found.positions.flatten(1) @ self.weights.mT
         confidence = found.confidence @ contributions(self.weights, least=0).mT
-        return Located(positions.view(len(positions), -1, 2), confidence.clamp(max=1))
+        return Located(positions.view(positions.shape[0], -1, 2), confidence.clamp(max=1))
 
     def tensors(self) -> dict[str, Tensor]:
         """What has to be kept, by name."""

@@ -420,8 +420,7 @@ def _find(source: Tensor, cells: Tensor, targets: Tensor) -> Located:
 
 
 def _similarity(source: Tensor, cells: Tensor, targets: Tensor) -> Tensor:
-    descriptors = matching.describe_points(source[None], cells[None]).expand(len(targets), -1, -1)
-    return matching.similarity(descriptors, targets)
+    return matching.similarity(matching.describe_points(source[None], cells[None])[0], targets)
 
 
 def _detect(model: LandmarkModel, views: Tensor) -> tuple[Float, Float]:

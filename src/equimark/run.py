@@ -20,7 +20,9 @@ from .images import ImageError, decode_labels, frame_labels, open_images
 from .landmarks import LandmarkTable, match_images
 from .model import LandmarkModel
 from .networks import Network, SegmentationNet, SmallNet
-from .packs import PackedImages, is_pack, pack
+from .packs import PackedImages, is_pack, locate, pack
+from .processes import Processes
+from .shards import is_url
 
 PACK_FOLDER = "pack"
 RUN_FILES = (checkpoint.CONFIG_FILE, checkpoint.MODEL_FILE, checkpoint.LOG_FILE, "report.html", "results.json")
@@ -52,8 +54,8 @@ class Run:
 
     def images(self, elsewhere: str | Path | None = None, *, most: int = 200) -> PackedImages | None:
         """Images to look at: those of the training, if they are still where they were, or some from ``elsewhere``."""
-        own = (self.folder / PACK_FOLDER, Path(checkpoint.load(self.folder).data.source))
-        for place in own if elsewhere is None else (Path(elsewhere),):
+        own = (self.folder / PACK_FOLDER, checkpoint.load(self.folder).data.source)
+        for place in own if elsewhere is None else (elsewhere,):
             if is_pack(place):
                 return PackedImages.open(place)
         return None if elsewhere is None else PackedImages.read(elsewhere, self.model.frame, most)
@@ -75,10 +77,10 @@ def train(
     progress: bool = True,
     **settings: Any,
 ) -> Run:
-    """Learn from unlabelled images; or, for comparison, with labels.
+    """Learn from unlabelled images; or, for comparison, with labels. Of several processes, all must call this.
 
     Args:
-        images: a folder, a .zip, a list of paths, a pack, or frames (N, S, S, 3) uint8.
+        images: a folder, a .zip, a list of paths, a pack (in shards: also its URL), or frames (N, S, S, 3) uint8.
         out: folder of the run.
         recipe: a name (see :func:`equimark.config.recipe_names`) or a YAML file.
         method: ``dve``, ``dense`` or ``sparse``: its plain recipe, when none is named.
@@ -98,18 +100,23 @@ def train(
     folder = Path(out)
     if resume and overwrite:
         raise ConfigError("--resume goes on with a run and --overwrite replaces it: give one of them")
-    _check_out(folder, resume=resume, overwrite=overwrite)
-    config = _choose_config(recipe, method, settings, folder if resume else None, start_from)
-    if labels is not None and config.method == "supervised":
-        config = replace(config, network=replace(config.network, channels=labels.points.shape[1]))
-    initial = None
-    if start_from is not None and (not resume or config.method == "segmentation"):  # whose network takes after the old
-        config, initial = _start_from(checkpoint.load(Path(start_from)), config)
-    packed, source = _pack(images, folder, config, resume=resume, progress=progress)
-    packed = _with_labels(packed, config, labels, parts)
-    training.check(packed, config, device)
-    if overwrite:  # only now: what cannot be trained must not cost the run that stands there
-        _remove_run(folder, packed)
+    processes = training.join(device)
+    with processes.together():
+        _check_out(folder, resume=resume, overwrite=overwrite)
+        config = _choose_config(recipe, method, settings, folder if resume else None, start_from)
+        if labels is not None and config.method == "supervised":
+            config = replace(config, network=replace(config.network, channels=labels.points.shape[1]))
+        config.check_division(processes.count)
+        initial = None
+        if start_from is not None and (not resume or config.method == "segmentation"):  # its network is as the old
+            config, initial = _start_from(checkpoint.load(Path(start_from)), config)
+    packed, source = _pack(images, folder, config, processes, resume=resume, progress=progress)
+    with processes.together():
+        packed = _with_labels(packed, config, labels, parts)
+        training.check(packed, config, device, processes)
+    with processes.together():
+        if overwrite and processes.is_main:  # only now: what cannot be trained must not cost the run that stands there
+            _remove_run(folder, packed)
     if packed.frame.size == config.frame.size:  # the model then frames new images as the pack was framed
         config = replace(config, frame=packed.frame)
     training.train(
@@ -122,6 +129,7 @@ def train(
         device=device,
         tracker=tracker,
         progress=progress,
+        processes=processes,
     )
     return Run(folder)
 
@@ -236,20 +244,31 @@ def _read_parts(packed: PackedImages, folder: Path) -> NDArray[np.uint8]:
     return np.stack(framed)
 
 
-def _pack(images: Images, folder: Path, config: RunConfig, *, resume: bool, progress: bool) -> tuple[PackedImages, str]:
+def _pack(
+    images: Images, folder: Path, config: RunConfig, processes: Processes, *, resume: bool, progress: bool
+) -> tuple[PackedImages, str]:
+    """The images as a pack, which the main process makes, if need be, while the others wait; and where they are."""
     if isinstance(images, PackedImages):
         return images, "memory"
     if isinstance(images, np.ndarray):
         return PackedImages.from_array(images), "memory"
-    if is_pack(images):
-        return PackedImages.open(images), str(Path(images).resolve())
-    own, source = folder / PACK_FOLDER, str(Path(images).resolve())
-    if not (resume and is_pack(own)):
-        return pack(images, own, config.frame, progress=progress, overwrite=True), source
-    packed = PackedImages.open(own)
-    if not set(packed.names) <= set(open_images(images).names):
+    if is_url(images) or is_pack(images):
+        with processes.together():
+            return PackedImages.open(images), locate(images)
+    own, source = folder / PACK_FOLDER, locate(images)
+    with processes.together():
+        if processes.is_main and resume and is_pack(own):
+            _check_same(images, folder, own)
+        elif processes.is_main:
+            pack(images, own, config.frame, progress=progress, overwrite=True)
+    with processes.together():
+        return PackedImages.open(own), source
+
+
+def _check_same(images: str | Path, folder: Path, own: Path) -> None:
+    """Refuse to resume on other images than those of the pack ``own``."""
+    if not set(PackedImages.open(own).names) <= set(open_images(images).names):
         raise CheckpointError(
             f"{folder} was trained on other images than those of {images}: resume with the same, or fine-tune on "
             "these with --from"
         )
-    return packed, source

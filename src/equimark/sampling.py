@@ -1,11 +1,13 @@
 """From images to the batches of a run: which images a step takes, with whom they are paired, how they are warped.
 
 All randomness is a function of (seed, source of randomness, step, process): any step's batch can be made again
-without those before it, and no generator's state has to be kept.
+without those before it, and no generator's state has to be kept. What is drawn for a batch is drawn for all of it in
+every process, so that several processes see the parts of the batch that one would see.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, get_args
@@ -19,7 +21,9 @@ from . import geometry
 from .config import ConfigError, RunConfig
 from .objectives import next_in_batch
 from .packs import PackedImages
-from .pairs import PairBatch, change_photometry, draw_warps, make_pairs
+from .pairs import PairBatch, Part, change_photometry, draw_warps, make_pairs
+from .processes import ALONE, Processes
+from .shards import MIXED
 
 Stream = Literal[
     "weights", "order", "warps", "photometric", "partners", "auxiliaries", "pool", "pool-warps", "pool-photometric"
@@ -64,24 +68,45 @@ class Order:
     a class evenly, so that any part of it has the share of each class that all things have; or, ``balanced``, the
     classes take turns, each with permutations of its own.
 
+    With ``shards`` the things of a few shards, chosen at random, are shuffled among themselves, then those of the next
+    few: things that follow one another lie in few shards. Where the shards are no more than these few, the order is
+    the same as without.
+
     Args:
         count: of things.
         seed: of the permutations.
         stream: of the randomness.
         classes: (count,) from 0.
         balanced: let classes take turns.
+        shards: (count,) from 0, in which each thing lies.
+        expect: told the things that will be taken in a while, about half of what is shuffled at a time later.
     """
 
     def __init__(
-        self, count: int, *, seed: int, stream: Stream, classes: Rows | None = None, balanced: bool = False
+        self,
+        count: int,
+        *,
+        seed: int,
+        stream: Stream,
+        classes: Rows | None = None,
+        balanced: bool = False,
+        shards: Rows | None = None,
+        expect: Callable[[Rows], None] | None = None,
     ) -> None:
         self._count, self._seed, self._stream = count, seed, stream
         self._classes, self._balanced = classes, balanced
+        kinds = 1 if classes is None else int(classes.max()) + 1
+        self._shards, self._expect, self._mixed = shards, expect, max(1, MIXED // kinds)
+        self._ahead = 0 if shards is None else count * MIXED // (2 * int(shards.max() + 1))
         self._kept: dict[tuple[int, int], Rows] = {}
+        self._members: dict[int, Rows] = {}
 
     def take(self, start: int, count: int) -> Rows:
         """The things (count,) from place ``start`` on."""
         pick = self._by_turns if self._balanced else self._in_turn
+        if self._expect and self._shards is not None:
+            later = range(start + self._ahead, start + self._ahead + count)
+            self._expect(np.array([pick(place) for place in later], np.int64))
         return np.array([pick(place) for place in range(start, start + count)], np.int64)
 
     def _in_turn(self, place: int) -> int:
@@ -93,18 +118,35 @@ class Order:
         kinds = int(self._classes.max()) + 1
         turn, place = divmod(place, kinds)
         kind = int(self._permutation(kinds, turn, part=1)[place])
-        members = np.flatnonzero(self._classes == kind)
+        members = self._find_members(kind)
         epoch, place = divmod(turn, len(members))
-        return int(members[self._permutation(len(members), epoch, part=2 + kind)[place]])
+        return int(members[self._permutation(len(members), epoch, part=2 + kind, things=members)[place]])
 
-    def _permutation(self, count: int, epoch: int, *, part: int = 0, classes: Rows | None = None) -> Rows:
-        """The permutation of ``count`` things in an epoch; those of the latest epochs are kept."""
+    def _find_members(self, kind: int) -> Rows:
+        if kind not in self._members:
+            self._members[kind] = np.flatnonzero(self._classes == kind)
+        return self._members[kind]
+
+    def _permutation(
+        self, count: int, epoch: int, *, part: int = 0, classes: Rows | None = None, things: Rows | None = None
+    ) -> Rows:
+        """The permutation of ``count`` things (of ``things``) in an epoch; those of the latest epochs are kept."""
         if (part, epoch) not in self._kept:
             self._kept.pop((part, epoch - 2), None)
             order = generator(self._seed, self._stream, epoch, process=part)
             shuffled = torch.randperm(count, generator=order).numpy()
+            if self._shards is not None and part != 1:  # 1: of classes, which lie nowhere
+                own = self._shards if things is None else self._shards[things]
+                shuffled = _by_shards(shuffled, own, self._mixed, order)
             self._kept[part, epoch] = shuffled if classes is None else _spread(shuffled, classes, order)
         return self._kept[part, epoch]
+
+
+def _by_shards(shuffled: Rows, shards: Rows, mixed: int, order: torch.Generator) -> Rows:
+    """The permutation ``shuffled`` rearranged so that the things of ``mixed`` shards come before those of others."""
+    _, shards = np.unique(shards, return_inverse=True)
+    turns = torch.randperm(int(shards.max()) + 1, generator=order).numpy() // mixed
+    return shuffled[np.argsort(turns[shards[shuffled]], kind="stable")]
 
 
 def _spread(shuffled: Rows, classes: Rows, order: torch.Generator) -> Rows:
@@ -124,15 +166,27 @@ class Sampler:
         images: to draw from.
         config: of the run.
         device: on which views are made.
+        processes: which share each batch equally; this one reads the images of its parts alone.
+        micro_batches: into which each batch is cut, and each of these among the processes.
 
     Raises:
         ConfigError: if the images lack what ``config`` needs: folders, neighbours, flow.
     """
 
-    def __init__(self, images: PackedImages, config: RunConfig, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        images: PackedImages,
+        config: RunConfig,
+        device: torch.device | str = "cpu",
+        *,
+        processes: Processes = ALONE,
+        micro_batches: int = 1,
+    ) -> None:
         self.images = images
         self.config = config
         self.device = torch.device(device)
+        self.processes = processes
+        self.micro_batches = micro_batches
         self.sources = find_sources(images, config)
         self._order = self._make_order(self.sources, "order")
         self._pool_order = self._make_order(np.arange(len(images)), "pool")
@@ -140,48 +194,72 @@ class Sampler:
     def _make_order(self, rows: Rows, stream: Stream) -> Order:
         sampling, seed = self.config.sampling, self.config.seed
         classes = None if sampling == "shuffled" else _find_classes(self.images, rows)
-        return Order(len(rows), seed=seed, stream=stream, classes=classes, balanced=sampling == "balanced")
+        shards = self.images.shard_of(rows)
+        return Order(
+            len(rows),
+            seed=seed,
+            stream=stream,
+            classes=classes,
+            balanced=sampling == "balanced",
+            shards=shards,
+            expect=lambda places: self.images.expect(rows[places]),
+        )
 
     def rows(self, step: int) -> Rows:
-        """Images (B,) of the batch of ``step`` (from 1)."""
+        """Images (B,) of the batch of ``step`` (from 1), over all processes."""
         size = self.config.batch_size
         return self.sources[self._order.take((step - 1) * size, size)]
 
-    def batch(self, step: int) -> Batch:
-        """The batch of ``step`` (from 1): pairs, or labelled views for a supervised run."""
-        rows = self.rows(step)
+    def batch(self, step: int, micro: int = 0) -> Batch:
+        """This process's part of a micro-batch of ``step`` (from 1): pairs, or labelled views for a supervised run."""
+        rows, part = self.rows(step), self._part(self.config.batch_size, micro)
         if self.config.is_supervised:
-            return self._labelled(rows, step)
-        pairs = self._pairs(rows, step)
-        return self._with_auxiliaries(pairs, step) if self.config.method == "dve" else pairs
+            return self._labelled(rows, step, part)
+        pairs = self._pairs(rows, step, part)
+        return self._with_auxiliaries(pairs, step, micro) if self.config.method == "dve" else pairs
 
-    def _pairs(self, rows: Rows, step: int) -> PairBatch:
+    def _part(self, count: int, micro: int) -> Part:
+        """What this process sees, in a micro-batch, of ``count`` things."""
+        size = count // (self.micro_batches * self.processes.count)
+        start = (micro * self.processes.count + self.processes.own) * size
+        return Part(start, start + size, count)
+
+    def _pairs(self, rows: Rows, step: int, part: Part) -> PairBatch:
         spec, seed = self.config.pairs, self.config.seed
         return make_pairs(
-            self._frames(rows),
+            self._frames(rows[part.rows]),
             spec,
             warp_generator=generator(seed, "warps", step, device=self.device),
             photometric_generator=generator(seed, "photometric", step, device=self.device),
-            partners=None if spec.partner == "itself" else self._frames(self._partners(rows, step)),
-            flow=self._flow(rows) if spec.motion == "flow" else None,
+            partners=None if spec.partner == "itself" else self._frames(self._partners(rows, step)[part.rows]),
+            flow=self._flow(rows[part.rows]) if spec.motion == "flow" else None,
+            part=part,
         )
 
-    def _pool(self, count: int, step: int) -> Tensor:
-        """Views (count, 3, h, w) of further images, warped like the sources of pairs."""
-        seed = self.config.seed
+    def _pool(self, step: int, part: Part) -> Tensor:
+        """Views (P, 3, h, w) of further images, warped like the sources of pairs."""
+        seed, count = self.config.seed, part.count
         return make_pairs(
-            self._frames(self._pool_order.take((step - 1) * count, count)),
+            self._frames(self._pool_order.take((step - 1) * count, count)[part.rows]),
             self.config.pairs,
             warp_generator=generator(seed, "pool-warps", step, device=self.device),
             photometric_generator=generator(seed, "pool-photometric", step, device=self.device),
+            part=part,
         ).source
 
-    def _with_auxiliaries(self, pairs: PairBatch, step: int) -> PairBatch:
-        spec = self.config.objective
-        draw = generator(self.config.seed, "auxiliaries", step)
-        chosen = choose_auxiliaries(len(pairs), spec.auxiliaries, pool=spec.pool, generator=draw)
-        pool = self._pool(spec.pool, step) if spec.pool else None
-        return replace(pairs, pool=pool, auxiliaries=chosen.to(self.device))
+    def _with_auxiliaries(self, pairs: PairBatch, step: int, micro: int) -> PairBatch:
+        """The pairs with their auxiliaries: indices into what all processes see in the micro-batch, or this one."""
+        spec, processes = self.config.objective, self.processes
+        sharing = 1 if spec.auxiliaries_from == "process" else processes.count
+        group, place = divmod(micro * processes.count + processes.own, sharing)
+        pool = self._pool(step, self._part(spec.pool, micro)) if spec.pool else None
+        chosen = choose_auxiliaries(
+            len(pairs) * sharing,
+            spec.auxiliaries,
+            pool=0 if pool is None else len(pool) * sharing,
+            generator=generator(self.config.seed, "auxiliaries", step, process=group),
+        )
+        return replace(pairs, pool=pool, auxiliaries=chosen.chunk(sharing)[place].to(self.device))
 
     def _frames(self, rows: Rows) -> Tensor:
         return self.images.batch(rows).to(self.device)
@@ -210,14 +288,15 @@ class Sampler:
             members.setdefault(folder, []).append(row)
         return members
 
-    def _labelled(self, rows: Rows, step: int) -> LabelledBatch:
+    def _labelled(self, rows: Rows, step: int, part: Part) -> LabelledBatch:
+        rows = rows[part.rows]
         seed, frames = self.config.seed, self._frames(rows).float() / 255
         warps = generator(seed, "warps", step, device=self.device)
-        drawn = draw_warps(self.config.pairs, len(rows), frames.shape[-1], generator=warps)
+        drawn = draw_warps(self.config.pairs, part.count, frames.shape[-1], generator=warps)[part.rows]
         seen = drawn.source_positions()
         views = geometry.sample(frames, seen)
         photometric = generator(seed, "photometric", step, device=self.device)
-        views = change_photometry(views, self.config.pairs.photometric, generator=photometric)
+        views = change_photometry(views, self.config.pairs.photometric, generator=photometric, part=part)
         points, parts = self.images.points, self.images.parts
         return LabelledBatch(
             views,

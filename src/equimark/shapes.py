@@ -87,7 +87,7 @@ def search(prior: ShapePrior, scores: Tensor, noise: float) -> Located:
     size = (scores.shape[-2], scores.shape[-1])
     cells = geometry.pixel_grid(size, device=scores.device).flatten(0, 1)
     flat = scores.flatten(2)
-    guess = prior.mean.to(scores).view(1, -1, 2).expand(len(scores), -1, -1)
+    guess = prior.mean.to(scores).view(1, -1, 2).expand(scores.shape[0], -1, -1)
     for width in WIDTHS:
         window = _squared_distances(guess, size) / (2 * (width * max(size)) ** 2)
         shares = (flat - window).softmax(-1)

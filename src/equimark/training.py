@@ -1,17 +1,17 @@
 """Training: the loop, what it logs, and how it stops and goes on.
 
 Batches are functions of the seed and the step (see :mod:`equimark.sampling`): a run that is stopped and resumed
-repeats an uninterrupted one exactly.
+repeats an uninterrupted one exactly. Several processes (see :mod:`equimark.processes`) share each batch; they log the
+mean of their terms, and stop together.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import signal
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+import sys
+from collections.abc import Callable
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,22 +20,23 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import GradientAccumulationPlugin
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from . import checkpoint
 from .checkpoint import CheckpointError, DataIdentity
 from .config import ConfigError, OptimiserSpec, RunConfig, differing_keys
 from .files import write_text
+from .log import Log
+from .log import TrainingError as TrainingError  # which is raised here too
 from .methods import compute_terms
 from .networks import Network
 from .objectives import Terms
 from .packs import PackedImages
+from .processes import ALONE, Processes, average_statistics, collect_signals, synchronise
 from .progress import progress_bar
 from .sampling import Sampler, find_sources, generator
-
-
-class TrainingError(RuntimeError):
-    """Training that cannot go on; the message says at which step and why."""
 
 
 class Interrupted(TrainingError):
@@ -76,62 +77,7 @@ def make_optimiser(network: nn.Module, spec: OptimiserSpec) -> torch.optim.Adam:
 
 def identify(images: PackedImages, source: str) -> DataIdentity:
     """What tells these images from others."""
-    digest = hashlib.sha256(repr((len(images), images.frame)).encode())
-    for name in images.names:
-        digest.update(name.encode() + b"\0")
-    return DataIdentity(source, len(images), digest.hexdigest()[:16])
-
-
-@dataclass
-class _Log:
-    """Collects terms on the device and writes lines; the device is waited for only when a line is due."""
-
-    path: Path
-    pending: list[tuple[int, Terms]]
-    since: float
-
-    @classmethod
-    def open(cls, path: Path, step: int) -> _Log:
-        """A log that goes on after ``step``: later lines of an earlier attempt are dropped."""
-        kept = [entry for entry in checkpoint.read_log(path.parent) if entry["step"] <= step]
-        write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
-        return cls(path, [], time.perf_counter())
-
-    def add(self, step: int, terms: Terms) -> None:
-        self.pending.append((step, {name: value.detach() for name, value in terms.items()}))
-
-    def flush(self, *, pairs: int, lr: float) -> dict[str, Any] | None:
-        """Write the mean terms since the last line.
-
-        Raises:
-            TrainingError: if a term was not finite.
-        """
-        if not self.pending:
-            return None
-        names = list(self.pending[0][1])
-        values = torch.stack([torch.stack([terms[n].float() for n in names]) for _, terms in self.pending]).cpu()
-        finite = values.isfinite()
-        if not finite.all():
-            row = int((~finite.all(1)).nonzero()[0])
-            bad = [f"{n} = {float(v)}" for n, v in zip(names, values[row], strict=True) if not v.isfinite()]
-            raise TrainingError(
-                f"the loss is not finite at step {self.pending[row][0]} ({', '.join(bad)}); the last good state is "
-                "kept. Lower --optimiser.lr, or use --precision no, and go on with --resume"
-            )
-        seconds = time.perf_counter() - self.since
-        means = dict(zip(names, (float(v) for v in values.mean(0)), strict=True))
-        entry = {
-            "step": self.pending[-1][0],
-            "loss": means.pop("total"),
-            **means,
-            "pairs_per_second": pairs * len(self.pending) / seconds,
-            "lr": lr,
-        }
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-        self.pending.clear()
-        self.since = time.perf_counter()
-        return entry
+    return DataIdentity(source, len(images), images.fingerprint)
 
 
 def train(
@@ -146,8 +92,9 @@ def train(
     tracker: str | None = None,
     progress: bool = True,
     on_step: Callable[[int], None] | None = None,
+    processes: Processes | None = None,
 ) -> None:
-    """Train on ``images`` and leave a run in the folder ``out``.
+    """Train on ``images`` and leave a run in the folder ``out``; of several processes, all must call this.
 
     Args:
         images: in the frame of ``config``.
@@ -160,32 +107,39 @@ def train(
         tracker: of Accelerate to log to beside the JSONL file, for example ``tensorboard``.
         progress: show a progress bar.
         on_step: called after every step with its number.
+        processes: that train together, if they have met already.
 
     Raises:
-        TrainingError: if a term is not finite, or (:class:`Interrupted`) on SIGINT or SIGTERM after saving.
+        TrainingError: if a term is not finite, or (:class:`Interrupted`) on SIGINT or SIGTERM, sent to whichever
+            process, after saving.
         CheckpointError: if ``out`` holds another run, or cannot be written.
         ConfigError: if images and configuration do not fit.
     """
     torch.set_flush_denormal(True)  # matching probabilities underflow; denormal operands are many times slower
-    check(images, config, device)
+    processes = processes or join(device)
+    check(images, config, device, processes)
     config = replace(config, steps=config.resolve_steps(len(images)))
-    work = _Work.begin(images, config, out, identify(images, source), initial, device=device, tracker=tracker)
-    start = _resume(work) if resume else _start(work)
-    log = _Log.open(out / checkpoint.LOG_FILE, start)
+    data = identify(images, source)
+    work = _Work.begin(images, config, out, data, initial, processes, device=device, tracker=tracker)
+    with processes.together():
+        start = _resume(work) if resume else _start(work)
+    log = Log.open(out / checkpoint.LOG_FILE, start, processes)
     if start == 0 and initial is not None:
         work.save(0)  # or else resuming a run that stops early would begin with fresh weights
     elif start == config.steps:
         work.save_model(start)  # a kill came between
     assert config.steps is not None
+    shown = progress and processes.is_main
     with (
         closing(work),
-        _signals() as stopped_by,
-        progress_bar("training", config.steps, start=start, unit=None, shown=progress) as advance,
+        collect_signals(patient=processes.count > 1) as received,
+        progress_bar("training", config.steps, start=start, unit=None, shown=shown) as advance,
     ):
         for step in range(start + 1, config.steps + 1):
             log.add(step, work.take_step(step))
-            stopping = bool(stopped_by)  # asked once: a signal that comes later is for the next step, which saves
-            saving = stopping or step == config.steps or step % config.save_every == 0
+            # Asked once, of all processes: a signal that comes later is for the next step, which saves.
+            stopping = processes.largest(received[0] if received else 0)
+            saving = bool(stopping) or step == config.steps or step % config.save_every == 0
             entry = None
             if saving or step % config.log_every == 0:
                 entry = log.flush(pairs=config.batch_size, lr=work.rates[0])
@@ -196,7 +150,8 @@ def train(
             if on_step:
                 on_step(step)
             if stopping:
-                raise Interrupted(f"stopped at step {step} of {config.steps} by {stopped_by[0]}; go on with --resume")
+                name = signal.Signals(stopping).name
+                raise Interrupted(f"stopped at step {step} of {config.steps} by {name}; go on with --resume")
 
 
 @dataclass
@@ -207,6 +162,7 @@ class _Work:
         config: of the run, its number of steps known.
         out: folder of the run.
         data: which images these are.
+        processes: that train together.
         accelerator: of the device.
         network: as it was made, and ``model``: as the accelerator has wrapped it.
         optimiser: its groups' learning rates are set anew in every step.
@@ -217,6 +173,7 @@ class _Work:
     config: RunConfig
     out: Path
     data: DataIdentity
+    processes: Processes
     accelerator: Accelerator
     network: Network
     model: nn.Module
@@ -232,6 +189,7 @@ class _Work:
         out: Path,
         data: DataIdentity,
         initial: Network | None,
+        processes: Processes,
         *,
         device: str,
         tracker: str | None,
@@ -239,9 +197,14 @@ class _Work:
         accelerator = _accelerator(config, device, out if tracker else None, tracker)
         network = initial if initial is not None else fresh_network(config)
         network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        if config.batch_norm == "synchronised" and processes.count > 1:
+            synchronise(network, processes)
         model, optimiser = accelerator.prepare(network, make_optimiser(network, config.optimiser))
-        sampler = Sampler(images, config, accelerator.device)
-        return cls(config, out, data, accelerator, network, model, optimiser, sampler, tracker is not None)
+        if isinstance(model, DistributedDataParallel):
+            model.broadcast_buffers = False  # the statistics of batch norm are averaged instead
+        device_used, cuts = accelerator.device, config.accumulation
+        sampler = Sampler(images, config, device_used, processes=processes, micro_batches=cuts)
+        return cls(config, out, data, processes, accelerator, network, model, optimiser, sampler, tracker is not None)
 
     @property
     def rates(self) -> list[float]:
@@ -255,12 +218,20 @@ class _Work:
         factor = learning_rate(spec, (step - 1) / self.config.steps)
         for group, base in zip(self.optimiser.param_groups, (spec.lr, spec.bias_lr or spec.lr), strict=True):
             group["lr"] = base * factor
-        # Accelerate casts inside the network alone; the objective is computed in single precision.
-        terms = compute_terms(self.model, self.sampler.batch(step), self.config, self.network.cells)
         self.optimiser.zero_grad()
-        self.accelerator.backward(terms["total"])
+        terms = [self._accumulate(step, micro) for micro in range(self.config.accumulation)]
         self.optimiser.step()
-        return terms
+        average_statistics(self.network, self.processes)
+        return {name: torch.stack([part[name] for part in terms]).mean(0) for name in terms[0]}
+
+    def _accumulate(self, step: int, micro: int) -> Terms:
+        """Add the gradient of a micro-batch; its terms."""
+        batch, last = self.sampler.batch(step, micro), micro == self.config.accumulation - 1
+        with nullcontext() if last else self.accelerator.no_sync(self.model):  # gradients are sent once a step
+            # Accelerate casts inside the network alone; the objective is computed in single precision.
+            terms = compute_terms(self.model, batch, self.config, self.network.cells, self.processes)
+            self.accelerator.backward(terms["total"] / self.config.accumulation)
+        return {name: value.detach() for name, value in terms.items()}
 
     def track(self, entry: dict[str, Any] | None) -> None:
         """Send a line of the log to the tracker, if there is one."""
@@ -269,39 +240,62 @@ class _Work:
 
     def close(self) -> None:
         """Let the tracker write what it holds."""
-        if self.tracked:
-            self.accelerator.end_training()
+        for tracker in self.accelerator.trackers if self.tracked else ():
+            tracker.finish()  # Accelerate's end_training would part the processes too
 
     def save(self, step: int) -> None:
         """Keep what is needed to go on, and the model."""
-        _check_weights(self.network, step)
-        checkpoint.save_state(self.out, step, self._write_state)
+        with self.processes.together():
+            _check_weights(self.network, step)
+            if self.processes.is_main:
+                checkpoint.save_state(self.out, step, self._write_state)
         self.save_model(step)
 
     def save_model(self, step: int) -> None:
         """Keep the model alone."""
-        checkpoint.save_model(self.out, self.accelerator.unwrap_model(self.model), step=step, data=self.data)
+        with self.processes.together():
+            if self.processes.is_main:
+                checkpoint.save_model(self.out, self.network, step=step, data=self.data)
 
     def _write_state(self, folder: Path) -> None:
-        self.accelerator.save_state(str(folder), safe_serialization=True)
+        checkpoint.write_state(folder, self.network, self.optimiser, self.accelerator.scaler)
         write_text(folder / "data.json", json.dumps(vars(self.data)))
+        write_text(folder / "processes.json", json.dumps(self.processes.count))
 
 
 def _note(entry: dict[str, Any] | None) -> str | None:
     return f"loss {entry['loss']:.4g}, {entry['pairs_per_second']:.0f} pairs/s" if entry else None
 
 
-def check(images: PackedImages, config: RunConfig, device: str) -> None:
-    """Refuse what cannot be trained, before anything is written.
+def join(device: str) -> Processes:
+    """The processes that a launcher has started to train on such devices.
 
     Raises:
-        ConfigError: if images and configuration do not fit, or the device is not there.
+        ConfigError: if the device is not there, or cannot be used by several processes.
     """
+    _check_device(device)
+    try:
+        return Processes.join(device)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _check_device(device: str) -> None:
     if device not in ("auto", "cpu", "cuda", "mps"):
         raise ConfigError(f"unknown device {device!r}: choose auto, cpu, cuda or mps")
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available.get(device, True):
         raise ConfigError(f"this machine has no {device} device that torch can use; --device auto takes what there is")
+
+
+def check(images: PackedImages, config: RunConfig, device: str, processes: Processes = ALONE) -> None:
+    """Refuse what cannot be trained, before anything is written.
+
+    Raises:
+        ConfigError: if images, configuration and processes do not fit, or the device is not there.
+    """
+    _check_device(device)
+    config.check_division(processes.count)
     if images.frame.size != config.frame.size:
         raise ConfigError(
             f"the pack's frames are {images.frame.size} px wide and the recipe's {config.frame.size} px: pack the "
@@ -327,7 +321,11 @@ def _accelerator(config: RunConfig, device: str, folder: Path | None, tracker: s
     AcceleratorState._reset_state()  # or else the precision of the process's first run would bind all later ones
     try:
         accelerator = Accelerator(
-            cpu=device == "cpu", mixed_precision=config.precision, log_with=tracker, project_dir=folder
+            cpu=device == "cpu",
+            mixed_precision=config.precision,
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # whatever the launcher says
+            log_with=tracker,
+            project_dir=folder,
         )
     except ValueError as error:  # a precision that the device lacks, an unknown tracker
         raise ConfigError(str(error)) from None
@@ -337,6 +335,8 @@ def _accelerator(config: RunConfig, device: str, folder: Path | None, tracker: s
 
 
 def _start(work: _Work) -> int:
+    if not work.processes.is_main:
+        return 0
     if (work.out / checkpoint.CONFIG_FILE).exists():
         raise CheckpointError(f"{work.out} already holds a run: go on with --resume, or replace it with --overwrite")
     checkpoint.write_config(work.out, work.config)
@@ -365,30 +365,21 @@ def _resume(work: _Work) -> int:
             f"{data.source}): resume with the same, or fine-tune on these with --from"
         )
     try:
-        work.accelerator.load_state(str(folder))
+        checkpoint.read_state(folder, work.network, work.optimiser, work.accelerator.scaler)
     except Exception as error:
         raise CheckpointError(damaged.format(error)) from error
+    _mention_processes(work, folder)
     return step
 
 
-@contextmanager
-def _signals() -> Iterator[list[str]]:
-    """Collects the names of SIGINT and SIGTERM instead of dying of them; a second one kills as usual."""
-    received: list[str] = []
-    previous: dict[signal.Signals, Any] = {}
-
-    def note(number: int, _: Any) -> None:
-        received.append(signal.Signals(number).name)
-        for kept, handler in previous.items():
-            signal.signal(kept, handler)
-
-    try:
-        for wanted in (signal.SIGINT, signal.SIGTERM):
-            previous[wanted] = signal.signal(wanted, note)
-    except ValueError:  # signals belong to the main thread; elsewhere the caller stops the run
-        previous.clear()
-    try:
-        yield received
-    finally:
-        for kept, handler in previous.items():
-            signal.signal(kept, handler)
+def _mention_processes(work: _Work, folder: Path) -> None:
+    """Say so, if the run goes on with another number of processes."""
+    path, now = folder / "processes.json", work.processes.count
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else 1
+    if before != now and work.processes.is_main:
+        norm = "" if work.config.batch_norm == "synchronised" else ", and batch norm sees parts of another size"
+        print(
+            f"equimark: {work.out} goes on with {now} process(es) instead of {before}: the batches stay the same, "
+            f"sums are rounded otherwise{norm}",
+            file=sys.stderr,
+        )

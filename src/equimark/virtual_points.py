@@ -143,7 +143,7 @@ class VirtualPointRegressor:
     def _scores(self, features: Tensor) -> Tensor:
         """Logits (B, G * V, h, w)."""
         filters = self.temperature * self.filters.flatten(0, 1)
-        return similarity(filters.expand(len(features), -1, -1), features)
+        return similarity(filters, features)
 
     def _map(self, virtual: Tensor) -> Tensor:
         """Landmarks (B, K, 2) from virtual points (B, G * V, 2)."""

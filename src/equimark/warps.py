@@ -105,6 +105,9 @@ class Warp:
     def __len__(self) -> int:
         return len(self.weights)
 
+    def __getitem__(self, rows: slice) -> Warp:
+        return Warp(self.weights[rows], self.linear[rows], self.shift[rows])
+
     def __call__(self, points: Tensor) -> Tensor:
         """``g(p)`` of normalised ``points`` (B, ..., 2) or, the same for all, (1, ..., 2): (B, ..., 2)."""
         flat = points.flatten(1, -2)

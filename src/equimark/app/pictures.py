@@ -22,7 +22,7 @@ from PIL import Image
 
 from equimark.files import replace_file
 from equimark.geometry import Frame, Placement, Size
-from equimark.images import Box, Decoded, Framed, ImageError, ImageSource, Unreadable, decode, frame_image, open_images
+from equimark.images import Box, Decoded, Framed, ImageError, ImageSource, Unreadable, frame_image, open_images
 from equimark.packs import PackedImages, is_pack
 
 THUMBNAIL_SIDE = 320
@@ -54,20 +54,15 @@ class _Source(Protocol):
 
 
 class _Files:
-    """Files of a folder, a .zip or a list."""
+    """Files of a folder, a .zip or a list, and frames of videos."""
 
     def __init__(self, source: ImageSource) -> None:
         self._source = source
         self.names: Sequence[str] = source.names
 
     def stamp(self, index: int) -> str:
-        path = self._source.path
-        if path.is_dir():
-            path = path / self.names[index]
-        elif path.suffix.lower() != ".zip":
-            path = path.parent / self.names[index]
         try:
-            about = path.stat()
+            about = self._source.file(index).stat()
         except OSError:
             return "missing"
         return f"{about.st_mtime_ns}-{about.st_size}"
@@ -79,10 +74,10 @@ class _Files:
         return Framed(self.names[index], np.ascontiguousarray(pixels), decoded.size, placement)
 
     def decoded(self, index: int, min_side: int | None = None) -> Decoded:
-        return decode(self.data(index), min_side=min_side)
+        return self._source.decoded(index, min_side=min_side)
 
-    def data(self, index: int) -> bytes:
-        return self._source.read(index)
+    def data(self, index: int) -> bytes | None:
+        return self._source.read(index) if self._source.video(index) is None else None
 
     def placement(self, index: int, size: Size, frame: Frame) -> Placement:
         return frame.place(size)

@@ -104,14 +104,14 @@ class DenseVision:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]:
         """Where descriptors (P, C) lie: (B, P, 2) in image pixels, confidence (B, P), heat maps (B, P, h, w)."""
         features = _features(records)
-        scores = matching.similarity(descriptors.expand(len(features), -1, -1), features)
+        scores = matching.similarity(descriptors, features)
         points, confidence = self.model.in_image(matching.locate(scores), placements)
         return points, confidence, geometry.spatial_softmax(scores).numpy()
 
     def colour_by(self, descriptors: Tensor, colours: NDArray[np.uint8], records: NDArray[Any]) -> NDArray[np.uint8]:
         """Each cell in the colour of the descriptor (P, C) that is nearest to its own: (B, h, w, 3) of (P, 3)."""
         features = _features(records)
-        cosines = matching.cosine_similarity(descriptors.expand(len(features), -1, -1), features)
+        cosines = matching.cosine_similarity(descriptors, features)
         nearest: NDArray[np.int64] = cosines.argmax(1).numpy()
         return np.asarray(colours[nearest])
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equimark.geometry import Frame, Size
-from equimark.images import Framed, ImageError, ImageSource, Pixels, decode, frame_image
+from equimark.images import Framed, ImageError, ImageSource, Pixels, frame_image
 from equimark.landmarks import LandmarkTable
 
 Labels = NDArray[np.uint8]
@@ -71,7 +71,7 @@ class Split:
         """
         where = self.images.path / self.images.names[row]
         try:
-            pixels = decode(self.images.read(row)).pixels
+            pixels = self.images.decoded(row).pixels
         except ImageError as error:
             raise BenchmarkError(f"{where}: {error}") from None
         if self.size is not None and pixels.shape[:2] != self.size:

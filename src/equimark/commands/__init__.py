@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from equimark.commands.finding import run_app, run_detect, run_fit, run_match
 from equimark.commands.labels import run_convert
-from equimark.commands.learning import run_demo, run_pack, run_recipes, run_synthetic, run_train
-from equimark.commands.measuring import run_evaluate, run_info, run_report, run_reproduce
+from equimark.commands.learning import run_demo, run_export, run_pack, run_recipes, run_synthetic, run_train
+from equimark.commands.measuring import run_benchmark, run_evaluate, run_info, run_report, run_reproduce
 
 COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "demo": run_demo,
@@ -24,5 +24,7 @@ COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "report": run_report,
     "app": run_app,
     "info": run_info,
+    "export": run_export,
+    "benchmark": run_benchmark,
     "synthetic": run_synthetic,
 }

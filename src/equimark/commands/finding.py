@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,33 +11,101 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from equimark import app, evaluation, formats, plots, prediction
+from equimark import app, bulk, checkpoint, evaluation, formats, overlay, plots, prediction, tracks
 from equimark.commands.labels import image_files, read_training_labels
 from equimark.commands.showing import mention, write_figure
 from equimark.config import ConfigError
 from equimark.discovery import discover
-from equimark.images import ImageError, decode, open_images
-from equimark.landmarks import LandmarkError, match_images, match_names
+from equimark.images import ImageError, decode, import_av, open_images
+from equimark.landmarks import LandmarkError, LandmarkTable, match_images, match_names
 from equimark.model import Head, LandmarkModel
 from equimark.packs import PackedImages, is_pack
-from equimark.prediction import Prediction
+from equimark.prediction import Matcher, Prediction
 from equimark.regression import LinearRegressor, contributions
+from equimark.symmetry import Symmetry, describe_swap, find_swaps
 
 _MOST_TO_DISCOVER = 200  # images
+_MOST_NAMED = 10  # images that could not be read: a video that is cut short lacks thousands of frames
 
 
 def run_detect(arguments: Namespace) -> None:
     """Landmarks of every image: of a sparse run, of a head, or discovered."""
-    formats.check_writable(arguments.out)
     if not 0 <= arguments.min_confidence <= 1:
         raise ConfigError(f"--min-confidence must lie between 0 and 1, got {arguments.min_confidence:g}")
+    if arguments.part_size is not None and arguments.discover is not None:
+        raise ConfigError("--part-size goes with landmarks that are known: --discover them into a --head first")
+    _check_over_time(arguments)
+    _check_out(arguments)
     model = _load_model(arguments)
     if arguments.discover is not None:
         detector: LandmarkModel | Head = _discover(arguments, model)
     else:
         detector = Head.load(arguments.head, model) if arguments.head else model
+    if arguments.part_size is not None:
+        _detect_in_parts(arguments, detector, arguments.images, arguments.min_confidence)
+        return
     found = prediction.detect_all(detector, arguments.images, progress=not arguments.quiet)
-    _write_prediction(found.without_doubtful(arguments.min_confidence), arguments.out)
+    _write_over_time(arguments, found.without_doubtful(arguments.min_confidence))
+
+
+def _check_over_time(arguments: Namespace) -> None:
+    if arguments.part_size is not None and (arguments.tracks or arguments.overlay or arguments.smooth is not None):
+        raise ConfigError("--tracks, --overlay and --smooth take all frames at once: leave them out, or --part-size")
+    if arguments.overlay is not None:
+        if arguments.overlay.suffix.lower() not in overlay.CONTAINERS:
+            raise ConfigError(f"--overlay writes {', '.join(overlay.CONTAINERS)}, not {arguments.overlay.name}")
+        if is_pack(arguments.images):
+            raise ConfigError("--overlay draws on the frames themselves: give the video or the folder, not the pack")
+        import_av()
+    if arguments.smooth is not None and arguments.smooth < tracks.LEAST_REACH:
+        raise ConfigError(f"--smooth takes at least {tracks.LEAST_REACH} frames on each side, got {arguments.smooth}")
+    if arguments.fps is not None and not 0 < arguments.fps < np.inf:
+        raise ConfigError(f"--fps must be positive, got {arguments.fps:g}")
+
+
+def _write_over_time(arguments: Namespace, found: Prediction) -> None:
+    """Write the landmarks as --smooth leaves them, and what else is asked for."""
+    if not (arguments.tracks or arguments.overlay) and arguments.smooth is None:
+        _write_prediction(found, arguments.out)
+        return
+    followed = tracks.follow(found.table, arguments.images, arguments.fps)
+    if arguments.smooth is not None:
+        followed = followed.smoothed(arguments.smooth)
+    _write_prediction(replace(found, table=followed.table), arguments.out)
+    if arguments.tracks:
+        followed.write(arguments.tracks)
+        print(f"{len(found.table)} frames of {len(set(followed.videos))} videos over time: {arguments.tracks}")
+        if np.isnan(followed.seconds).all():
+            mention(["the time of these frames is not known, and so their speeds: say --fps, the frames per second"])
+    if arguments.overlay:
+        overlay.write_overlay(followed, arguments.images, arguments.overlay, progress=not arguments.quiet)
+        print(f"points drawn: {arguments.overlay}")
+
+
+def _check_out(arguments: Namespace) -> None:
+    """Refuse what could not be written, and make ready for parts, before the model is loaded."""
+    if arguments.part_size is None:
+        formats.check_writable(arguments.out)
+    elif arguments.part_size < 1:
+        raise ConfigError(f"--part-size must be at least 1, got {arguments.part_size}")
+    else:
+        bulk.take_gpu()
+
+
+def _detect_in_parts(
+    arguments: Namespace, detector: LandmarkModel | Head | Matcher, images: Path, least: float = 0.0
+) -> None:
+    done = bulk.detect_in_parts(
+        detector,
+        images,
+        arguments.out,
+        part_size=arguments.part_size,
+        min_confidence=least,
+        progress=not arguments.quiet,
+    )
+    print(f"{done.landmarks} points on {done.images - done.unreadable} images: {done.count} parts in {done.folder}")
+    if done.unreadable:
+        mention([f"left out {done.unreadable} images that could not be read; the column 'reason' says why"])
 
 
 def _discover(arguments: Namespace, model: LandmarkModel) -> Head:
@@ -59,11 +127,16 @@ def _discover(arguments: Namespace, model: LandmarkModel) -> Head:
 
 def run_match(arguments: Namespace) -> None:
     """Where the points of one image lie on others."""
-    formats.check_writable(arguments.out)
+    if arguments.part_size is not None and arguments.plot:
+        raise ConfigError("--plot draws matches on few images: leave it out, or --part-size")
+    _check_out(arguments)
     model = _load_model(arguments)
     source = _read_image(arguments.source)
     points = _parse_points(arguments.points, arguments.source)
     _check_inside(points, source)
+    if arguments.part_size is not None:
+        _detect_in_parts(arguments, Matcher(model, model.describe_points(source, points)), arguments.targets)
+        return
     found = prediction.match_all(model, source, points, arguments.targets, progress=not arguments.quiet)
     _write_prediction(found, arguments.out)
     if arguments.plot:
@@ -76,22 +149,37 @@ def run_fit(arguments: Namespace) -> None:
     table = read_training_labels(arguments.landmarks, arguments.images)
     if arguments.labels is not None:
         table = table.select(evaluation.draw_labels(np.all(table.visible, 1), arguments.labels, arguments.seed))
+    symmetry = _symmetry_of(arguments.symmetric, table)
     beside = arguments.landmarks if arguments.landmarks.is_dir() else arguments.landmarks.parent
     images = arguments.images or beside
     data = evaluation.load_annotated(table, images, model.frame)
-    head = model.fit_frames(data.frames, data.points, table.names, seed=arguments.seed)
+    head = model.fit_frames(data.frames, data.points, table.names, symmetry=symmetry, seed=arguments.seed)
     head.save(arguments.out)
     if arguments.plot:
         _plot_contributions(head, data.frames[:1], data.points[0], arguments.plot)
     print(f"fitted {table.points.shape[1]} landmarks from {len(table)} labelled images: {arguments.out}")
+    if symmetry is not None:
+        print("mirror images " + ("were learned from as well" if head.mirrored else "did not help and were left out"))
     if arguments.suggest:
         quiet, count = arguments.quiet, arguments.suggest
         for name in prediction.suggest_images(head, images, table.images, count, progress=not quiet):
             print(f"label next: {name}")
 
 
+def _symmetry_of(declared: str | None, table: LandmarkTable) -> Symmetry | None:
+    """The symmetry that is declared; says which pairs it has, and where labels seem to have them exchanged."""
+    if declared is None:
+        return None
+    symmetry = Symmetry.parse(declared, table.labels)
+    print("symmetric: " + ", ".join(f"{table.labels[a]} = {table.labels[b]}" for a, b in symmetry.pairs))
+    swaps = find_swaps(table.points, symmetry)
+    mention(describe_swap(swap, table.images[swap.row], table.labels) for swap in swaps)
+    return symmetry
+
+
 def run_app(arguments: Namespace) -> None:
     """The web page, until it is stopped."""
+    checkpoint.check_here(arguments.work or arguments.run)
     app.serve(
         _load_model(arguments),
         arguments.run,
@@ -157,8 +245,9 @@ def _write_prediction(found: Prediction, out: Path) -> None:
     notes = formats.write(found.table, out)
     print(f"{found.table.points.shape[1]} points on {len(found.table)} images: {out}")
     mention(notes)
-    for item in found.unreadable:
-        print(f"equimark: left out {item.name}: {item.reason}", file=sys.stderr)
+    mention(f"left out {item.name}: {item.reason}" for item in found.unreadable[:_MOST_NAMED])
+    if (more := len(found.unreadable) - _MOST_NAMED) > 0:
+        mention([f"and {more} more: {_MOST_NAMED + more} images could not be read"])
 
 
 def _plot_matches(
@@ -172,7 +261,7 @@ def _plot_matches(
     else:
         targets = open_images(arguments.targets)
         rows = match_images(found.table, targets.names)[:most]
-        images = [decode(targets.read(int(i))).pixels for i in rows]
+        images = [targets.decoded(int(i)).pixels for i in rows]
     assert found.table.confidence is not None
     figure = plots.matches(source, points, images, places, found.table.confidence[:most])
     write_figure(figure, arguments.plot)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
+
 from equimark import formats
 from equimark.commands.showing import mention
 from equimark.landmarks import LandmarkTable
@@ -17,8 +19,12 @@ def run_convert(arguments: Namespace) -> None:
         formats.check_free(arguments.out, arguments.write_as)
     formats.check_writable(arguments.out, arguments.write_as)
     table, left_out = formats.read_noted(arguments.file, arguments.read_as, arguments.images)
+    if arguments.scale is not None:
+        table = formats.with_scale(table, arguments.scale)
     not_held = formats.write(table, arguments.out, arguments.write_as, arguments.images)
     print(f"{table.points.shape[1]} landmarks on {len(table)} images: {arguments.out}")
+    if table.scale is not None and 0 < (without := int(np.isnan(table.scale).sum())) < len(table):
+        mention([f"{without} of {len(table)} images have no scale: geomorph then scales none of them"])
     mention([f"{arguments.file}: {note}" for note in left_out] + [f"{arguments.out}: {note}" for note in not_held])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 
-from equimark import checkpoint, demo, flows, report, run, synthetic
+from equimark import checkpoint, demo, export, flows, hub, processes, report, run, synthetic
 from equimark.arguments import USUAL_KEYS
 from equimark.commands.labels import image_files, read_training_labels
 from equimark.commands.showing import mention_small, print_table
@@ -28,7 +28,14 @@ def run_pack(arguments: Namespace) -> None:
         frame = Frame(arguments.size, arguments.frame, arguments.pad, arguments.fill)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    packed = pack(arguments.images, arguments.out, frame, progress=not arguments.quiet, overwrite=arguments.overwrite)
+    packed = pack(
+        arguments.images,
+        arguments.out,
+        frame,
+        progress=not arguments.quiet,
+        overwrite=arguments.overwrite,
+        shards=arguments.shards,
+    )
     unreadable = len((arguments.out / "unreadable.csv").read_text(encoding="utf-8").splitlines()) - 1
     note = f"; {unreadable} could not be read, see {arguments.out / 'unreadable.csv'}" if unreadable else ""
     print(f"packed {len(packed)} images of {frame.size} x {frame.size} into {arguments.out}{note}")
@@ -58,6 +65,8 @@ def run_train(arguments: Namespace) -> None:
         progress=not arguments.quiet,
         **settings,
     )
+    if not processes.prints():
+        return
     last = checkpoint.read_log(made.folder)[-1]
     terms = ", ".join(f"{k} {v:.4g}" for k, v in last.items() if k not in ("step", "pairs_per_second", "lr"))
     print(f"trained {made.folder} for {last['step']} steps: {terms}")
@@ -78,6 +87,32 @@ def run_recipes(arguments: Namespace) -> None:
         network = f"{config.network.name}, {config.network.channels}"
         rows.append([name, config.method, network, recipe.about["data"], recipe.about["expected"]])
     print_table("recipes", ["name", "method", "network", "data of the paper", "expected there"], rows)
+
+
+def run_export(arguments: Namespace) -> None:
+    """A run as an ONNX file, or as a folder for the hub."""
+    _check_export(arguments)
+    if arguments.hub:
+        made = hub.write_hub_folder(
+            arguments.run, arguments.out, arguments.head, onnx=arguments.onnx, overwrite=arguments.overwrite
+        )
+        print(f"hub folder: {arguments.out}; choose a license in {arguments.out / hub.CARD_FILE}")
+    else:
+        made = export.export_onnx(arguments.run, arguments.out, arguments.head, overwrite=arguments.overwrite)
+    if made is not None:
+        shapes = ", ".join("x".join(map(str, shape)) for shape in made.shapes)
+        print(f"{made.path}: {', '.join(made.outputs)}; at most {made.difference:.1e} off the model on images {shapes}")
+    if arguments.push:
+        print(f"uploaded: {hub.push(arguments.out, arguments.push)}")
+
+
+def _check_export(arguments: Namespace) -> None:
+    if not arguments.hub and (arguments.push or not arguments.onnx):
+        raise ConfigError("--push and --no-onnx are for the folder that --hub writes: give --hub as well")
+    if not arguments.hub and arguments.out.suffix != ".onnx":
+        raise ConfigError(f"--out {arguments.out} must end in .onnx; --hub writes a folder")
+    if arguments.push and arguments.push.count("/") != 1:
+        raise ConfigError(f"--push wants OWNER/NAME, got {arguments.push!r}")
 
 
 def run_synthetic(arguments: Namespace) -> None:

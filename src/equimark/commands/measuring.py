@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from argparse import Namespace
+from typing import Any
 
-from equimark import assessment, chains, checkpoint, report, run
-from equimark.commands.showing import print_table
+import numpy as np
+from matplotlib.figure import Figure
+
+from equimark import assessment, chains, checkpoint, plots, report, run, timing
+from equimark.assessment import Results
+from equimark.commands.showing import mention, print_table, write_figure
 from equimark.config import ConfigError
 from equimark.files import write_text
+from equimark.metrics import Reliability
+from equimark.model import choose_device
 from equimark.reproduce import cpu_hours, reproduce, table_of
 from equimark.virtual_points import VirtualPointSpec
 from equimark.workshop import Workshop
@@ -17,6 +25,8 @@ def run_evaluate(arguments: Namespace) -> None:
     """A protocol on a published set or on any landmark file."""
     if arguments.out and arguments.out.is_dir():
         raise ConfigError(f"--out {arguments.out} is a folder; give the name of a file")
+    if arguments.plot and (arguments.protocol, arguments.regressor) != ("landmarks", "fit"):
+        raise ConfigError("--plot draws how far confidence can be believed: evaluate landmarks with --regressor fit")
     taken = ("root", "split", "seed", "device", *_TAKEN_BY_PROTOCOL[arguments.protocol])
     settings = {name: getattr(arguments, name) for name in taken} | {"progress": not arguments.quiet}
     if arguments.protocol == "matching":
@@ -33,6 +43,26 @@ def run_evaluate(arguments: Namespace) -> None:
     if arguments.out:
         write_text(arguments.out, results.to_json())
     print_table(*results.table())
+    if arguments.plot:
+        write_figure(_plot_reliability(results), arguments.plot)
+
+
+def _plot_reliability(results: Results) -> Figure:
+    """A panel for each number of labels.
+
+    Raises:
+        ConfigError: if the results say nothing of confidence.
+    """
+    kept = results.details.get("reliability")
+    if not kept:
+        raise ConfigError("--plot: these landmarks have no confidence that is a probability; only those of descriptors")
+    found = {}
+    for name, own in kept.items():
+        arrays = {what: np.array(values, np.float64) for what, values in own.items()}
+        found[f"{name.removeprefix('labels_')} labels"] = Reliability(
+            arrays["confidence"], arrays["correct"], arrays["count"].astype(np.int64)
+        )
+    return plots.reliability(found)
 
 
 _TAKEN_BY_PROTOCOL = {
@@ -78,8 +108,48 @@ def _list_chains() -> None:
         print(f"    {data}; {len(chain.runs)} trainings, some {hours} hours on two cores")
 
 
+def run_benchmark(arguments: Namespace) -> None:
+    """What training and inference cost in time and memory, and what became slower since an earlier measurement."""
+    if arguments.out and arguments.out.is_dir():
+        raise ConfigError(f"--out {arguments.out} is a folder; give the name of a file")
+    plan = _plan(arguments)
+    before = timing.read(arguments.against) if arguments.against else None
+    measured = timing.run(plan, progress=not arguments.quiet)
+    if arguments.out:
+        write_text(arguments.out, json.dumps(measured, indent=2) + "\n")
+    where = measured["hardware"]
+    title = f"{where['gpu'] or where['processor']}, {where['threads']} threads, precision {plan.precision}"
+    print_table(title, timing.COLUMNS, timing.rows(measured))
+    mention(timing.differing_losses(measured))
+    if before is not None:
+        _compare(before, measured, arguments)
+
+
+def _plan(arguments: Namespace) -> timing.Plan:
+    device = choose_device(arguments.device).type
+    return timing.Plan(
+        stages=tuple(arguments.stages.split(",")) if arguments.stages else tuple(timing.STAGES),
+        scale=timing.choose_scale(device, batch_size=arguments.batch_size, files=arguments.files),
+        device=device,
+        precision=arguments.precision,
+        repeats=arguments.repeats,
+    )
+
+
+def _compare(before: dict[str, Any], measured: dict[str, Any], arguments: Namespace) -> None:
+    if reason := timing.obstacle(before, measured):
+        mention([f"not compared with {arguments.against}: {reason}"])
+        return
+    changes = timing.compare(before, measured)
+    print_table(f"against {arguments.against}", timing.CHANGE_COLUMNS, timing.change_rows(changes))
+    slower = [change.what for change in changes if change.verdict == "slower"]
+    if slower and arguments.fail_slower:
+        raise timing.TimingError(f"slower than {arguments.against}: {'; '.join(slower)}")
+
+
 def run_report(arguments: Namespace) -> None:
     """The report of a run."""
+    checkpoint.check_here(arguments.run)
     images = run.Run(arguments.run).images(arguments.images)
     print(f"report: {report.write_run_report(arguments.run, images)}")
 

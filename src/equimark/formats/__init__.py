@@ -15,12 +15,12 @@ from typing import Literal
 import numpy as np
 
 from equimark.files import replace_file
-from equimark.formats import coco, csv, cvat, deeplabcut, label_studio, morphoj, pts, tps
+from equimark.formats import coco, csv, cvat, deeplabcut, label_studio, morphoj, parquet, pts, tps
 from equimark.formats.sizes import read_sizes
 from equimark.formats.text import read_head
-from equimark.landmarks import LandmarkError, LandmarkTable
+from equimark.landmarks import LandmarkError, LandmarkTable, match_names
 
-__all__ = ["FORMATS", "Format", "check_free", "check_writable", "read", "read_noted", "write"]
+__all__ = ["FORMATS", "Format", "check_free", "check_writable", "read", "read_noted", "with_scale", "write"]
 
 Noted = tuple[LandmarkTable, tuple[str, ...]]
 
@@ -37,6 +37,7 @@ class Format:
         holds: what it has a place for, of ``names``, ``confidence``, ``splits`` and ``scale``.
         looks_like: whether the first characters of a file are of this format, if others share its endings.
         is_folder: its files are many, in a folder.
+        in_parts: a folder of its files is read, too, as one table.
         sizes: of the images: ``given`` by the file, ``needed`` to understand it, or ``unused``.
     """
 
@@ -47,6 +48,7 @@ class Format:
     holds: frozenset[str]
     looks_like: Callable[[str], bool] | None = None
     is_folder: bool = False
+    in_parts: bool = False
     sizes: Literal["given", "needed", "unused"] = "unused"
 
 
@@ -94,11 +96,20 @@ FORMATS: dict[str, Format] = {
         looks_like=morphoj.looks_like,
         sizes="needed",
     ),
+    "parquet": Format(
+        "Parquet, a row per image; also a folder of parts",
+        (".parquet",),
+        parquet.read,
+        parquet.write,
+        _ALL | {"scale"},
+        in_parts=True,
+        sizes="given",
+    ),
 }
 
 
 def read(path: str | Path, format: str | None = None, images: str | Path | None = None) -> LandmarkTable:
-    """The landmarks in a file, or in a folder of ``.pts`` files.
+    """The landmarks in a file, or in a folder of ``.pts`` files or of Parquet parts.
 
     Args:
         path: of the file or folder.
@@ -154,6 +165,31 @@ def write(
     return (*_losses(table, chosen), *notes)
 
 
+def with_scale(table: LandmarkTable, scale: str) -> LandmarkTable:
+    """``table`` with units of length per pixel of its images.
+
+    Args:
+        table: whose images they are.
+        scale: a number for all images, or a ``.tps`` file with ``SCALE=`` of some of them; the others keep what
+            they have.
+
+    Raises:
+        LandmarkError: if it is neither, not positive, or of images that are not in the table.
+    """
+    try:
+        return replace(table, scale=np.full(len(table), float(scale)))
+    except ValueError as error:
+        if isinstance(error, LandmarkError):
+            raise
+    path = Path(scale)
+    if not path.is_file():
+        raise LandmarkError(f"a scale is a number of units per pixel, or a .tps file with SCALE= lines; got {scale!r}")
+    found = tps.read_scales(path)
+    scales = np.full(len(table), np.nan) if table.scale is None else table.scale.copy()
+    scales[match_names(list(found), table.images)] = list(found.values())
+    return replace(table, scale=scales)
+
+
 def check_writable(path: str | Path, format: str | None = None) -> None:
     """Refuse a path to which :func:`write` could not write, before the work that leads to it.
 
@@ -185,11 +221,11 @@ def check_free(path: str | Path, format: str | None = None) -> None:
 
 def _choose_reader(path: Path, name: str | None) -> Format:
     if name is None and path.is_dir():
-        return FORMATS["pts"]
+        return FORMATS["parquet" if parquet.find_files(path) else "pts"]
     candidates = _candidates(path, name)
     if not path.exists():
         raise LandmarkError(f"{path}: no such landmark file")
-    if path.is_dir() and not candidates[0].is_folder:
+    if path.is_dir() and not (candidates[0].is_folder or candidates[0].in_parts):
         raise LandmarkError(f"{path} is a folder; give the name of a file")
     if len(candidates) > 1:
         head = read_head(path)

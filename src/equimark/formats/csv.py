@@ -75,7 +75,7 @@ def _find_columns(path: Path, header: list[str]) -> _Columns:
         )
         raise LandmarkError(f"{path}: no column 'image' in the header; {hint}")
     place = {name: i for i, name in enumerate(header)}
-    names, stems = _landmark_columns(header)
+    names, stems = landmark_columns(header)
     missing = [name for x, y, _ in stems for name in (x, y) if name not in place]
     if missing or not stems:
         fault = f"missing columns: {few(missing)}" if stems else "no landmark columns"
@@ -85,13 +85,20 @@ def _find_columns(path: Path, header: list[str]) -> _Columns:
     return _Columns(place["image"], points, [place.get(c) for *_, c in stems], place.get("splits"), names)
 
 
-def _landmark_columns(header: list[str]) -> tuple[tuple[str, ...] | None, list[tuple[str, str, str]]]:
+def landmark_columns(header: list[str]) -> tuple[tuple[str, ...] | None, list[tuple[str, str, str]]]:
     """Names of the landmarks, if named, and the columns (x, y, confidence) that each should have."""
     numbers = {name[1:] for name in header if re.fullmatch(r"[xy](0|[1-9]\d*)", name, re.ASCII)}
     if numbers:
-        return None, [(f"x{k}", f"y{k}", f"c{k}") for k in range(len(numbers))]
+        return None, name_columns(None, len(numbers))
     names = tuple(dict.fromkeys(name[:-2] for name in header if re.fullmatch(r".+_[xy]", name, re.DOTALL)))
-    return names, [(f"{name}_x", f"{name}_y", f"{name}_c") for name in names]
+    return names, name_columns(names, len(names))
+
+
+def name_columns(names: Sequence[str] | None, count: int) -> list[tuple[str, str, str]]:
+    """The columns (x, y, confidence) of each of ``count`` landmarks."""
+    if names is None:
+        return [(f"x{k}", f"y{k}", f"c{k}") for k in range(count)]
+    return [(f"{name}_x", f"{name}_y", f"{name}_c") for name in names]
 
 
 def _check_rows(path: Path, rows: list[tuple[int, list[str]]], header: list[str], columns: _Columns) -> None:

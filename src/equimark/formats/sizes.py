@@ -26,7 +26,7 @@ def read_sizes(images: str | Path, names: Sequence[str]) -> Sizes:
     sizes = []
     for row in match_names(names, source.names).tolist():
         try:
-            sizes.append(stored_size(source.read(row)))
+            sizes.append(source.size(row))
         except ImageError as error:
             raise ImageError(f"{source.names[row]}: {error}") from None
     return np.array(sizes, np.int64).reshape(-1, 2)

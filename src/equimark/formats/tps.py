@@ -100,6 +100,24 @@ def read(path: Path, images: Path | None = None) -> tuple[LandmarkTable, tuple[s
     return table, _left_out(specimens)
 
 
+def read_scales(path: Path) -> dict[str, float]:
+    """The scale of each specimen that has one, in units of length per pixel, by the name of its image.
+
+    Specimens without landmarks count too: a ruler may be all that was marked in them.
+
+    Raises:
+        LandmarkError: a fault in the file, or no scale in it.
+    """
+    specimens = list(_specimens(path))
+    where = [f"{path}, line {specimen.line}" for specimen in specimens]
+    check_images(tuple(specimen.image for specimen in specimens), where)
+    scales = {specimen.image: _scale(specimen, place) for specimen, place in zip(specimens, where, strict=True)}
+    known = {image: scale for image, scale in scales.items() if not np.isnan(scale)}
+    if not known:
+        raise LandmarkError(f"{path} has no SCALE= of any specimen")
+    return known
+
+
 def _specimens(path: Path) -> Iterator[_Specimen]:
     if not re.match(r"\s*LM3?\s*=", read_head(path).lstrip("\ufeff"), re.IGNORECASE):
         raise LandmarkError(f"{path} is not a .tps file: it must begin with LM= and the number of landmarks")

@@ -1,0 +1,133 @@
+"""What a model computes from images, as one module: a graph that can be handed to other programs.
+
+Each takes images (B, 3, H, W) in [0, 1] and answers with a tuple of tensors. They say with tensors alone what
+:class:`equimark.model.LandmarkModel` does on the way from frames to answers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from . import detection, geometry
+from .matching import Located
+from .networks import Network
+from .prototypes import PrototypeRegressor
+from .regression import LinearRegressor
+
+_STEPS = (
+    24  # of the inversion of a matrix, each of which doubles the digits: enough for condition numbers up to 500,000
+)
+
+Outputs = tuple[Tensor, ...]
+
+
+class Descriptors(nn.Module):
+    """Images (B, 3, H, W) to network output (B, C, h, w), looked at twice as :meth:`LandmarkModel.features` does."""
+
+    def __init__(self, network: Network, margin: int) -> None:
+        super().__init__()
+        self.network = network
+        self.cells = margin // network.cells.stride
+
+    def forward(self, images: Tensor) -> Outputs:
+        """Descriptors or scores, alone in a tuple."""
+        whole: Tensor = self.network(images)
+        if not self.cells:
+            return (whole,)
+        cells, pixels = self.cells, self.cells * self.network.cells.stride
+        inner = self.network(images[..., pixels:-pixels, pixels:-pixels])
+        left, right = whole[..., cells:-cells, :cells], whole[..., cells:-cells, -cells:]
+        rows = [whole[..., :cells, :], torch.cat([left, inner, right], -1), whole[..., -cells:, :]]
+        return (torch.cat(rows, -2),)
+
+
+class Landmarks(nn.Module):
+    """Images (B, 3, H, W) to the landmarks of a sparse run (B, K, 2) in pixels, and their confidence (B, K)."""
+
+    def __init__(self, network: Network, margin: int) -> None:
+        super().__init__()
+        self.network = network
+        self.margin = margin
+
+    def forward(self, images: Tensor) -> Outputs:
+        """Positions and confidence."""
+        found = detection.detect(self.network(_within(images, self.margin)))
+        return self.network.cells.to_pixels(found.positions) + self.margin, found.confidence
+
+
+class Supervised(nn.Module):
+    """Frames (B, 3, S, S) to the landmarks of a supervised run (B, K, 2) in pixels."""
+
+    def __init__(self, network: Network, margin: int, size: int) -> None:
+        super().__init__()
+        self.network = network
+        self.margin = margin
+        self.side = size - 2 * margin
+
+    def forward(self, images: Tensor) -> Outputs:
+        """Positions, alone in a tuple."""
+        found = self.network(_within(images, self.margin))
+        return (geometry.denormalise(found, (self.side, self.side)) + self.margin,)
+
+
+class FromLandmarks(nn.Module):
+    """Frames (B, 3, S, S) to named landmarks (B, J, 2) in pixels by way of a sparse run's, and confidence (B, J)."""
+
+    def __init__(self, landmarks: Landmarks, regressor: LinearRegressor, size: int) -> None:
+        super().__init__()
+        self.landmarks = landmarks
+        self.regressor = regressor
+        self.size = (size, size)
+
+    def forward(self, images: Tensor) -> Outputs:
+        """Positions and confidence."""
+        positions, confidence = self.landmarks(images)
+        found = self.regressor.predict(Located(geometry.normalise(positions, self.size), confidence))
+        return geometry.denormalise(found.positions, self.size), found.confidence
+
+
+class FromDescriptors(nn.Module):
+    """Frames (B, 3, S, S) to named landmarks (B, K, 2) in pixels by prototypes, and confidence (B, K)."""
+
+    def __init__(self, descriptors: Descriptors, regressor: PrototypeRegressor) -> None:
+        super().__init__()
+        self.descriptors = descriptors
+        self.regressor = regressor
+
+    def forward(self, images: Tensor) -> Outputs:
+        """Positions and confidence."""
+        (features,) = self.descriptors(images)
+        with _WithoutSolver():
+            found = self.regressor._predict(features)  # of a batch of any size, without a loop
+        return self.descriptors.network.cells.to_pixels(found.positions), found.confidence
+
+
+def _within(images: Tensor, margin: int) -> Tensor:
+    return images[..., margin:-margin, margin:-margin] if margin else images
+
+
+class _WithoutSolver(TorchFunctionMode):
+    """While it lasts, linear systems are solved by :func:`solve`: ONNX knows no solver."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return solve(*args) if func is torch.linalg.solve else func(*args, **(kwargs or {}))
+
+
+def solve(matrices: Tensor, right: Tensor) -> Tensor:
+    """The solutions (B, n, m) x of A x = b, by products of matrices alone (Newton and Schulz's iteration).
+
+    Args:
+        matrices: A (B, n, n), symmetric and positive definite.
+        right: b (B, n, m).
+    """
+    scale = matrices.diagonal(dim1=-2, dim2=-1).rsqrt()[..., None]
+    scaled = scale * matrices * scale.mT
+    bound = scaled.abs().sum(-1).amax(-1)[:, None, None]  # of the eigenvalues
+    inverse = torch.eye(matrices.shape[-1], dtype=matrices.dtype) / bound
+    for _ in range(_STEPS):
+        inverse = 2 * inverse - inverse @ scaled @ inverse
+    return scale * (inverse @ (scale * right))
