@@ -18,6 +18,7 @@ from equimark.evaluation import draw_labels
 from equimark.landmarks import LandmarkTable
 from equimark.metrics import BOX, PUPILS, Scale, error_iod_percent, reliability
 from equimark.run import Run, train
+from equimark.symmetry import Symmetry
 from equimark.synthetic import Portraits
 
 Command = Callable[..., tuple[int, str, str]]
@@ -79,6 +80,21 @@ def test_landmarks_as_fitted_for_people(command: Command, dve_run: Run, labels: 
     rows = draw_labels(np.ones(10, np.bool_), 5, seed=0)
     head = model.fit_frames(train.frames[rows], train.points[rows], seed=0)
     assert found == pytest.approx(error_iod_percent(head.predict_frames(test.frames), test.points, (0, 1)))
+
+
+def test_landmarks_fitted_with_mirror_images(command: Command, dve_run: Run, labels: Path, tmp_path: Path) -> None:
+    words = ("landmarks", dve_run.folder, "--data", labels, "--labels", 5, "--seeds", 1, "--symmetric", "0=1, 3=4")
+    results = evaluate(command, tmp_path / "r.json", *words, "--regressor", "fit", "--quiet")
+    assert results["settings"]["symmetric"] == [[0, 1], [3, 4]]
+    model = dve_run.model
+    train, test = (part.load(model.frame) for part in open_data(str(labels)).train_and_test())
+    rows = draw_labels(np.ones(10, np.bool_), 5, seed=0)
+    symmetry = Symmetry.of_pairs([(0, 1), (3, 4)], [str(i) for i in range(5)])
+    head = model.fit_frames(train.frames[rows], train.points[rows], symmetry=symmetry, seed=0)
+    wanted = error_iod_percent(head.predict_frames(test.frames), test.points, (0, 1))
+    assert results["metrics"]["error_iod_percent"] == pytest.approx(wanted)
+    refused(command("evaluate", *words, "--regressor", "virtual"), 2, "--symmetric", "add --regressor fit")
+    refused(command("evaluate", *words[:-1], "0=9", "--regressor", "fit"), 1, "9")
 
 
 def test_how_far_confidence_can_be_believed(command: Command, dve_run: Run, labels: Path, tmp_path: Path) -> None:

@@ -149,14 +149,14 @@ def test_doubtful_landmarks_are_blank(sparse_model: LandmarkModel, photos: Path,
 
 
 def test_an_interrupted_job_goes_on(watched: Watched, photos: Path, tmp_path: Path) -> None:
-    Watched.stop_after = 1 + 2 * 3  # in the third part
+    Watched.stop_after = 1 + 2 * 4  # in the third part
     with pytest.raises(KeyboardInterrupt):
-        detect_in_parts(watched, photos, tmp_path, part_size=3, progress=False)
+        detect_in_parts(watched, photos, tmp_path, part_size=4, progress=False)
     before = {name: (tmp_path / name).stat().st_mtime_ns for name in parts_in(tmp_path)}
     assert len(before) == 2
     assert not [path for path in tmp_path.iterdir() if path.suffix == ".tmp"]
     Watched.seen, Watched.stop_after = 0, 10**9
-    detect_in_parts(watched, photos, tmp_path, part_size=3, progress=False)
+    detect_in_parts(watched, photos, tmp_path, part_size=4, progress=False)
     assert {name: (tmp_path / name).stat().st_mtime_ns for name in before} == before
     assert formats.read(tmp_path).images == NAMES
     missing = 16 - sum(len(formats.read(tmp_path / name)) for name in before)

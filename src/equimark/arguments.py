@@ -175,14 +175,16 @@ def _match_arguments(parser: argparse.ArgumentParser) -> None:
     _common(parser, frame=True)
 
 
+_SYMMETRIC = "landmarks that change places in a mirror, as 'left eye=right eye, ...', or auto: by their names"
+
+
 def _fit_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--landmarks", type=Path, required=True, help="labels; of a file with splits, train")
     parser.add_argument("--images", type=Path, help="where the images are; default: beside the labels")
     parser.add_argument("--out", type=Path, required=True, help="folder of the head")
     parser.add_argument("--labels", type=int, help="use only that many labelled images, drawn by --seed")
-    what = "landmarks that change places in a mirror, as 'left eye=right eye, ...', or auto: by their names"
-    parser.add_argument("--symmetric", metavar="PAIRS", help=what)
+    parser.add_argument("--symmetric", metavar="PAIRS", help=_SYMMETRIC)
     parser.add_argument("--suggest", type=int, metavar="N", help="name the N images whose labels would help most")
     parser.add_argument("--plot", type=Path, help="PNG to write: which landmarks of a sparse run contribute to which")
     _common(parser, seed=True, frame=True)
@@ -225,6 +227,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     only.add_argument("--regressor", choices=("virtual", "fit"), help=what)
     only.add_argument("--points", type=int, help="virtual points of each landmark (50)")
     only.add_argument("--shared", action="store_true", help="all landmarks use the same virtual points")
+    only.add_argument("--symmetric", metavar="PAIRS", help=f"{_SYMMETRIC}; with --regressor fit")
     what = "unit of errors: eyes (default, if known), pupils, box (else), or the distance between two landmarks I,J"
     only.add_argument("--scale", help=what)
     what = "file to keep predictions in, and to score those that are there without predicting again"

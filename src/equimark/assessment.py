@@ -20,6 +20,7 @@ from .model import PAIRS, LandmarkModel, ModelError
 from .protocols import Draw, Entry, Predict, Regression
 from .records import Record, fingerprint
 from .retraining import Transfer
+from .symmetry import Symmetry
 from .virtual_points import VirtualPointSpec
 
 Method = Literal["virtual", "fit", "as_trained", "trained_anew"]  # the last two are for supervised runs
@@ -137,6 +138,7 @@ def assess_landmarks(
     regressor: Regression | None = None,
     spec: VirtualPointSpec | None = None,
     pairs: int = PAIRS,
+    symmetric: str | None = None,
     scale: str | None = None,
     predictions: Path | None = None,
     learn_from: tuple[str, Path] | None = None,
@@ -161,6 +163,7 @@ def assess_landmarks(
             landmarks.
         spec: of the virtual points.
         pairs: of warped views that a sparse run's regression is fitted to, at least.
+        symmetric: landmarks that change places in a mirror: see :meth:`equimark.symmetry.Symmetry.parse`.
         scale: see :func:`parse_scale`.
         learn_from: another published set and its folder, whose ``train`` is learned from instead.
         predictions: file to keep predictions in, and to take those from that are there.
@@ -176,6 +179,7 @@ def assess_landmarks(
     else:
         parts = open_data(*learn_from).test("train"), found.test(split)
     unit = parse_scale(scale, found.eyes, parts[1].table.points.shape[1])
+    symmetry = _symmetry(symmetric, method, parts[0])
     if method == "as_trained":
         planned = [Draw(method, seed, np.arange(len(parts[0])))]
     else:
@@ -187,10 +191,12 @@ def assess_landmarks(
         settings |= asdict(spec)
     elif model.is_sparse:
         settings["pairs"] = pairs
+    if symmetry is not None:
+        settings["symmetric"] = symmetry.pairs
     record = Record(_identity(model, train, test, settings), predictions)
     missing = [draw for draw in planned if protocols.record_name(draw) not in record]
     if missing:
-        with _predictor(model, train, test, method, spec, pairs, device, progress) as predict:
+        with _predictor(model, train, test, method, spec, pairs, symmetry, device, progress) as predict:
             protocols.predict_draws(predict, missing, record, progress=progress)
     side = model.config.pairs.crop_size(model.frame.size)
     labels_of, stride = (train.points, test.points), model.network.cells.stride
@@ -207,6 +213,14 @@ def assess_landmarks(
         details={"by_point": protocols.score_points(record, planned, test.points, unit)}
         | ({"reliability": _describe_reliability(believed)} if believed else {}),
     )
+
+
+def _symmetry(text: str | None, method: Method, train: Part) -> Symmetry | None:
+    if text is None:
+        return None
+    if method != "fit":
+        raise ConfigError("--symmetric: only what equimark fit learns knows of mirror images; add --regressor fit")
+    return Symmetry.parse(text, train.table.labels)
 
 
 def parse_labels(text: str) -> list[int | None]:
@@ -284,6 +298,7 @@ def _predictor(
     method: Method,
     spec: VirtualPointSpec,
     pairs: int,
+    symmetry: Symmetry | None,
     device: str,
     progress: bool,
 ) -> Iterator[Predict]:
@@ -297,7 +312,8 @@ def _predictor(
             model.config, train, test, draw, device=device, progress=progress
         )
     else:
-        with protocols.predictor(model, train, test, method, spec, pairs=pairs, progress=progress) as predict:
+        options: dict[str, Any] = {"pairs": pairs, "symmetry": symmetry, "progress": progress}
+        with protocols.predictor(model, train, test, method, spec, **options) as predict:
             yield predict
 
 

@@ -34,6 +34,7 @@ from .model import PAIRS, LandmarkModel, ModelError, batches
 from .progress import progress_bar
 from .prototypes import PrototypeRegressor, tolerance_of
 from .records import Record
+from .symmetry import Symmetry
 from .virtual_points import VirtualPointRegressor, VirtualPointSpec
 
 THRESHOLD = 0.1  # of the scale: up to it a landmark is right, and an image no failure
@@ -105,6 +106,7 @@ def predictor(
     spec: VirtualPointSpec,
     *,
     pairs: int = PAIRS,
+    symmetry: Symmetry | None = None,
     progress: bool = False,
 ) -> Iterator[Predict]:
     """What fits annotated landmarks to a draw of ``train`` and predicts those of ``test``, by a run kept frozen.
@@ -117,13 +119,14 @@ def predictor(
             ``equimark fit`` does it, which for a sparse run is the papers' linear regression under warps.
         spec: of the virtual points.
         pairs: of warped views that a sparse run's regression is fitted to, at least.
+        symmetry: of the landmarks, from which ``fit`` learns.
         progress: show progress bars.
 
     Raises:
         ModelError: if the run cannot be used so.
     """
     if regression == "fit":
-        yield lambda draw: _fit(model, train, test, draw, pairs)
+        yield lambda draw: _fit(model, train, test, draw, pairs, symmetry)
         return
     if not model.has_descriptors:
         raise ModelError(f"a {model.config.method} run has no descriptors for virtual points: use --regressor fit")
@@ -131,8 +134,16 @@ def predictor(
         yield lambda draw: _fit_virtual_points(model, train, unseen, draw, spec, progress)
 
 
-def _fit(model: LandmarkModel, train: AnnotatedFrames, test: AnnotatedFrames, draw: Draw, pairs: int) -> Points:
-    head = model.fit_frames(train.frames[draw.rows], train.points[draw.rows], seed=draw.seed, pairs=pairs)
+def _fit(
+    model: LandmarkModel,
+    train: AnnotatedFrames,
+    test: AnnotatedFrames,
+    draw: Draw,
+    pairs: int,
+    symmetry: Symmetry | None,
+) -> Points:
+    frames, points = train.frames[draw.rows], train.points[draw.rows]
+    head = model.fit_frames(frames, points, symmetry=symmetry, seed=draw.seed, pairs=pairs)
     points, confidence = head.locate_frames(test.frames)
     if isinstance(head.regressor, PrototypeRegressor):
         return np.concatenate([points, confidence[..., None]], -1)

@@ -67,7 +67,7 @@ def _plot_reliability(results: Results) -> Figure:
 
 _TAKEN_BY_PROTOCOL = {
     "matching": ("frame", "variant", "pairs"),
-    "landmarks": ("frame", "regressor", "scale", "predictions"),
+    "landmarks": ("frame", "regressor", "symmetric", "scale", "predictions"),
     "segmentation": ("parts", "transfer", "epochs"),
 }
 
