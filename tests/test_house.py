@@ -1,6 +1,8 @@
 """The rooms of the package: which may see which, and what the world sees of them."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -142,3 +144,21 @@ def test_package_data_is_found() -> None:
         recipe = load_recipe(name)
         make_config(recipe.settings)
         assert {"title", "data", "expected"} <= set(recipe.about)
+
+
+def test_a_command_does_not_wait_for_what_few_commands_need() -> None:
+    slow = (
+        "sklearn",
+        "pandas",
+        "scipy.stats",
+        "fastapi",
+        "pyarrow",
+        "av",
+        "onnx",
+        "onnxruntime",
+        "tensorboard",
+        "triton",
+    )
+    code = f"import sys, equimark.cli; print([name for name in {slow} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 from . import geometry, matching
@@ -51,6 +50,8 @@ def discover(model: LandmarkModel, frames: Tensor, count: int, *, seed: int = 0)
 
 def _candidates(model: LandmarkModel, frames: Tensor, count: int, seed: int) -> Tensor:
     """Descriptors (M, C) of cluster centres."""
+    from sklearn.cluster import KMeans  # takes seconds to import, which only discovery should wait for
+
     chosen = frames[torch.linspace(0, len(frames) - 1, min(100, len(frames))).long()]
     cells = torch.cat([model.features(chosen[part]).movedim(1, -1).flatten(0, 2) for part in batches(len(chosen))])
     generator = torch.Generator().manual_seed(seed)

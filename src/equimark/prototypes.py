@@ -10,8 +10,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from sklearn.linear_model import Ridge
-from sklearn.model_selection import KFold, cross_val_predict
 from torch import Tensor
 
 from . import geometry
@@ -273,6 +271,8 @@ def _are_alike(shape: Tensor, other: Tensor) -> bool:
 
 def _split(group: _Rows, seed: int) -> list[tuple[_Rows, _Rows]]:
     """Rows to learn from and rows to look at, several times; rows of one ``group`` (N,) stay together."""
+    from sklearn.model_selection import KFold  # takes seconds to import, which only fitting should wait for
+
     each = np.unique(group)
     parts = KFold(min(FOLDS, len(each)), shuffle=True, random_state=seed).split(each)
     return [(np.flatnonzero(np.isin(group, each[a])), np.flatnonzero(np.isin(group, each[b]))) for a, b in parts]
@@ -319,6 +319,9 @@ def _fit_corrections(features: Tensor, found: Tensor, points: Tensor, group: _Ro
 
 def _fit_ridge(inputs: _Numbers, errors: _Numbers, group: _Rows | None = None) -> tuple[_Numbers, _Numbers, _Numbers]:
     """Weights (D, 2K) and offset (2K,) from inputs (N, D) to errors (N, 2K), and answers (N, 2K) on unseen images."""
+    from sklearn.linear_model import Ridge  # see _split
+    from sklearn.model_selection import cross_val_predict
+
     turned, scale, axes = np.linalg.svd(inputs, full_matrices=False)  # ridge is the same in any rotation
     turned *= scale
     unit = np.square(scale).sum() / len(inputs) or 1.0
