@@ -118,10 +118,17 @@ def kept(server: Server) -> dict[str, Any]:
 
 def name_points(page: Any, names: str) -> None:
     page.click("#tab-label")
-    page.wait_for_selector("#suggestions .tile")
+    wait_for_picture(page)
     page.fill("#add-landmark input", names)
     page.keyboard.press("Enter")
+    page.wait_for_selector("#landmarks li")
     page.keyboard.press("Enter")  # nothing more to add: on to the picture
+
+
+def wait_for_picture(page: Any) -> None:
+    """Until there is something to label, and something to label next."""
+    page.wait_for_selector("#label-canvas[data-view]")
+    page.wait_for_selector("#suggestions .tile")
 
 
 def image_name(page: Any) -> str:
@@ -262,10 +269,11 @@ def test_labelling_by_keyboard_alone(page: Any, server: Server) -> None:
     page.wait_for_selector("#others .tile")
     page.focus("#tab-explore")
     page.keyboard.press("ArrowRight")
-    page.wait_for_selector("#suggestions .tile")
+    wait_for_picture(page)
     page.focus("#add-landmark input")
     page.keyboard.type("nose")
     page.keyboard.press("Enter")
+    page.wait_for_selector("#landmarks li")
     page.keyboard.press("Enter")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Shift+ArrowDown")
