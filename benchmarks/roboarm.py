@@ -35,7 +35,7 @@ def training_frames(video: Arm) -> PackedImages:
     return PackedImages.from_array(video.images).with_labels(flow=flow)
 
 
-def test_frames() -> AnnotatedFrames:
+def unseen_frames() -> AnnotatedFrames:
     video = arm(OTHER_POSES[0], speed=OTHER_POSES[1])
     rows = np.random.default_rng(1).permutation(len(video.images))[:TESTED]
     frames = torch.from_numpy(video.images[rows]).movedim(-1, 1).contiguous()
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)
-    images, test = training_frames(arm(FRAMES, speed=SPEED)), test_frames()
+    images, test = training_frames(arm(FRAMES, speed=SPEED)), unseen_frames()
     results: list[dict[str, Any]] = []
     for seed in range(arguments.seeds):
         for recipe in RECIPES:

@@ -155,8 +155,8 @@ def local_folder(run: Path) -> Path:
     """
     if run.parts[:1] != (HUB,):
         return run
-    name, _, revision = "/".join(run.parts[1:]).partition("@")
-    address = f"hf://{'/'.join(run.parts[1:])}"
+    address = _address(run)
+    name, _, revision = address.removeprefix("hf://").partition("@")
     try:
         from huggingface_hub import snapshot_download  # an extra: runs on this machine do without
     except ModuleNotFoundError:
@@ -168,6 +168,11 @@ def local_folder(run: Path) -> Path:
         raise CheckpointError(f"{address} could not be fetched: {error}") from None
 
 
+def _address(run: Path) -> str:
+    """``hf://OWNER/NAME`` as it was before a path made one slash of two."""
+    return "hf://" + "/".join(run.parts[1:])
+
+
 def check_here(run: Path) -> None:
     """Refuse a run of the hub where something is written into the run.
 
@@ -175,8 +180,7 @@ def check_here(run: Path) -> None:
         CheckpointError: if it is not on this machine.
     """
     if run.parts[:1] == (HUB,):
-        address = "hf://" + "/".join(run.parts[1:])
-        raise CheckpointError(f"{address} cannot be written to: fetch it with hf download, and name the folder")
+        raise CheckpointError(f"{_address(run)} cannot be written to: fetch it with hf download, and name the folder")
 
 
 def load(run: Path) -> Checkpoint:
@@ -268,6 +272,12 @@ def latest_state(run: Path) -> tuple[int, Path] | None:
 
 def _states(run: Path) -> list[Path]:
     return sorted((run / STATE_FOLDER).glob("step-*"))
+
+
+def describe_terms(entry: Mapping[str, float]) -> str:
+    """The loss and its terms of a line of the log, for people."""
+    others = ("step", "pairs_per_second", "lr")
+    return ", ".join(f"{name} {value:.4g}" for name, value in entry.items() if name not in others)
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:

@@ -14,13 +14,12 @@ from torch.overrides import TorchFunctionMode
 
 from . import detection, geometry
 from .matching import Located
-from .networks import Network
+from .networks import Network, look_twice
 from .prototypes import PrototypeRegressor
 from .regression import LinearRegressor
 
-_STEPS = (
-    24  # of the inversion of a matrix, each of which doubles the digits: enough for condition numbers up to 500,000
-)
+# Of the inversion of a matrix; each doubles the digits: enough for condition numbers up to 500,000.
+_STEPS = 24
 
 Outputs = tuple[Tensor, ...]
 
@@ -31,18 +30,11 @@ class Descriptors(nn.Module):
     def __init__(self, network: Network, margin: int) -> None:
         super().__init__()
         self.network = network
-        self.cells = margin // network.cells.stride
+        self.margin = margin
 
     def forward(self, images: Tensor) -> Outputs:
         """Descriptors or scores, alone in a tuple."""
-        whole: Tensor = self.network(images)
-        if not self.cells:
-            return (whole,)
-        cells, pixels = self.cells, self.cells * self.network.cells.stride
-        inner = self.network(images[..., pixels:-pixels, pixels:-pixels])
-        left, right = whole[..., cells:-cells, :cells], whole[..., cells:-cells, -cells:]
-        rows = [whole[..., :cells, :], torch.cat([left, inner, right], -1), whole[..., -cells:, :]]
-        return (torch.cat(rows, -2),)
+        return (look_twice(self.network, images, self.margin, self.network.cells.stride),)
 
 
 class Landmarks(nn.Module):

@@ -138,15 +138,12 @@ def _named(head: Head) -> str:
 def _training(kept: Checkpoint, losses: dict[str, float]) -> str:
     config, data = kept.config, kept.data
     frame = f"{config.frame.size} x {config.frame.size} pixels ({config.frame.fit}), margin {config.pairs.margin}"
-    terms = ", ".join(
-        f"{name} {value:.4g}" for name, value in losses.items() if name not in ("step", "pairs_per_second", "lr")
-    )
     rows = {
         "images": f"{data.count} of `{data.source}` (fingerprint `{data.fingerprint}`)",
         "frame": frame,
         "network": f"{config.network.name}, {config.network.channels} channels",
         "steps": f"{kept.step}, batches of {config.batch_size}, seed {config.seed}",
-        "last losses": terms,
+        "last losses": checkpoint.describe_terms(losses),
         "versions": ", ".join(f"{name} {version}" for name, version in kept.versions.items()),
     }
     lines = [f"| {name} | {value} |" for name, value in rows.items() if value]

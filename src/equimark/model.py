@@ -22,7 +22,7 @@ from .files import replace_file, write_text
 from .geometry import Frame, Placement
 from .images import frame_image
 from .matching import Located
-from .networks import Network
+from .networks import Network, look_twice
 from .pairs import draw_warps
 from .prototypes import PrototypeRegressor
 from .regression import LinearRegressor, Regressor, restore
@@ -123,12 +123,7 @@ class LandmarkModel:
         taken from a look at the whole. On faces this lowers the error of 20-label landmarks by a quarter.
         """
         images = frames.to(self.device).float() / 255
-        features = self.features_of(images)
-        cells = self.config.pairs.margin // self.network.cells.stride
-        if cells:
-            pixels = cells * self.network.cells.stride
-            features[..., cells:-cells, cells:-cells] = self.features_of(images[..., pixels:-pixels, pixels:-pixels])
-        return features
+        return look_twice(self.features_of, images, self.config.pairs.margin, self.network.cells.stride)
 
     @torch.inference_mode()
     def features_of(self, images: Tensor) -> Tensor:
@@ -275,12 +270,11 @@ class LandmarkModel:
             raise ModelError(f"{len(images)} images need points of shape ({len(images)}, K, 2), got {labels.shape}")
         if names is not None and len(names) != labels.shape[1]:
             raise ModelError(f"{labels.shape[1]} landmarks were given {len(names)} names")
-        symmetry = Symmetry.of_pairs(symmetric, names or [str(k) for k in range(labels.shape[1])])
+        numbers = [str(k) for k in range(labels.shape[1])]
+        symmetry = Symmetry.of_pairs(symmetric, names or numbers) if symmetric else None
         frames, placements = self.frames_of(images)
         in_frame = np.stack([place.to_frame(p) for place, p in zip(placements, labels, strict=True)])
-        return self.fit_frames(
-            frames, in_frame, names, symmetry=symmetry if symmetric else None, seed=seed, pairs=pairs
-        )
+        return self.fit_frames(frames, in_frame, names, symmetry=symmetry, seed=seed, pairs=pairs)
 
     def fit_frames(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, Literal, Self, get_args
 
 import torch
@@ -12,6 +13,8 @@ from .geometry import Cells, pixel_grid, sample
 
 Padding = Literal["zeros", "reflect", "replicate"]
 SupervisedName = Literal["supervised-smallnet", "supervised-smallnet-plus"]
+
+_Look = Callable[[Tensor], Tensor]
 
 _MEAN = (0.5084, 0.4224, 0.3769)
 _STD = (0.2599, 0.2371, 0.2323)
@@ -289,6 +292,24 @@ class _Pyramid(nn.Module):
 
 def _bottlenecks(width: int, count: int = 4) -> nn.Sequential:
     return nn.Sequential(*(_Bottleneck(width, width) for _ in range(count)))
+
+
+def look_twice(look: _Look, images: Tensor, margin: int, stride: int) -> Tensor:
+    """Maps (B, C, h, w) of whole ``images`` (B, 3, H, W), of which the part within the margin is looked at by itself.
+
+    Args:
+        look: images to maps: a network.
+        images: of any size.
+        margin: pixels on each side that training crops.
+        stride: pixels between the cells of the maps.
+    """
+    whole, cells = look(images), margin // stride
+    if not cells:
+        return whole
+    pixels = cells * stride
+    inner = look(images[..., pixels:-pixels, pixels:-pixels])
+    left, right = whole[..., cells:-cells, :cells], whole[..., cells:-cells, -cells:]
+    return torch.cat([whole[..., :cells, :], torch.cat([left, inner, right], -1), whole[..., -cells:, :]], -2)
 
 
 def build_network(

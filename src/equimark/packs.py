@@ -50,8 +50,8 @@ def pack(
     """Decode every image of a source once, bring it to ``frame`` and write all to the folder ``out``.
 
     Files that cannot be read are left out and listed in ``unreadable.csv`` (file, reason). Nothing stands at ``out``
-    before all of it is written. With ``shards`` the pack is written in
-    parts instead: what stands at ``out`` stays, and only the images that it lacks are added.
+    before all of it is written. With ``shards`` the pack is written in parts instead: what stands at ``out`` stays,
+    and only the images that it lacks are added.
 
     Args:
         source_path: as of :func:`open_images`.
@@ -330,11 +330,13 @@ class PackedImages:
 
     @classmethod
     def read(cls, path: str | Path, frame: Frame, most: int) -> PackedImages:
-        """The first ``most`` readable images of a source, brought to ``frame``, in memory.
+        """The first ``most`` readable images of a source, brought to ``frame``, in memory; a pack as it is.
 
         Raises:
             ImageError: none of them can be read.
         """
+        if is_pack(path):
+            return cls.open(path)
         with closing(read_framed(open_images(path), frame)) as items:
             framed = list(islice((item for item in items if isinstance(item, Framed)), most))
         if not framed:

@@ -55,10 +55,9 @@ class Run:
     def images(self, elsewhere: str | Path | None = None, *, most: int = 200) -> PackedImages | None:
         """Images to look at: those of the training, if they are still where they were, or some from ``elsewhere``."""
         own = (self.folder / PACK_FOLDER, checkpoint.load(self.folder).data.source)
-        for place in own if elsewhere is None else (elsewhere,):
-            if is_pack(place):
-                return PackedImages.open(place)
-        return None if elsewhere is None else PackedImages.read(elsewhere, self.model.frame, most)
+        if elsewhere is not None:
+            return PackedImages.read(elsewhere, self.model.frame, most)
+        return next((PackedImages.open(place) for place in own if is_pack(place)), None)
 
 
 def train(

@@ -113,10 +113,7 @@ def _discover(arguments: Namespace, model: LandmarkModel) -> Head:
         raise ConfigError(
             f"{arguments.head} holds a head already: leave out --discover to use it, or name a new folder"
         )
-    if is_pack(arguments.images):
-        packed = PackedImages.open(arguments.images)
-    else:
-        packed = PackedImages.read(arguments.images, model.frame, _MOST_TO_DISCOVER)
+    packed = PackedImages.read(arguments.images, model.frame, _MOST_TO_DISCOVER)
     frames = torch.from_numpy(np.array(packed.images[:_MOST_TO_DISCOVER])).movedim(-1, 1)
     head = discover(model, frames, arguments.discover, seed=arguments.seed)
     if arguments.head:
@@ -191,9 +188,9 @@ def run_app(arguments: Namespace) -> None:
     )
 
 
-def _load_model(arguments: Namespace, frame: str | None = "as given") -> LandmarkModel:
+def _load_model(arguments: Namespace) -> LandmarkModel:
     model = LandmarkModel.load(arguments.run, device=arguments.device)
-    return _framed(model, arguments.frame) if frame and arguments.frame else model
+    return _framed(model, arguments.frame) if arguments.frame else model
 
 
 def _framed(model: LandmarkModel, fit: str) -> LandmarkModel:

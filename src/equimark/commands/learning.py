@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 
 from equimark import checkpoint, demo, export, flows, hub, processes, report, run, synthetic
 from equimark.arguments import USUAL_KEYS
 from equimark.commands.labels import image_files, read_training_labels
-from equimark.commands.showing import mention_small, print_table
+from equimark.commands.showing import mention, mention_small, print_table
 from equimark.config import ConfigError, load_recipe, make_config, recipe_names
 from equimark.geometry import Frame
 from equimark.packs import pack
@@ -68,10 +67,8 @@ def run_train(arguments: Namespace) -> None:
     if not processes.prints():
         return
     last = checkpoint.read_log(made.folder)[-1]
-    terms = ", ".join(f"{k} {v:.4g}" for k, v in last.items() if k not in ("step", "pairs_per_second", "lr"))
-    print(f"trained {made.folder} for {last['step']} steps: {terms}")
-    for warning in made.warnings:
-        print(f"equimark: {warning}", file=sys.stderr)
+    print(f"trained {made.folder} for {last['step']} steps: {checkpoint.describe_terms(last)}")
+    mention(made.warnings)
     images, config = made.images(), made.model.config
     if images is not None:
         mention_small(images, config.pairs.crop_size(config.frame.size))

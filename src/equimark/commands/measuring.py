@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,7 @@ from equimark.workshop import Workshop
 
 def run_evaluate(arguments: Namespace) -> None:
     """A protocol on a published set or on any landmark file."""
-    if arguments.out and arguments.out.is_dir():
-        raise ConfigError(f"--out {arguments.out} is a folder; give the name of a file")
+    _check_file(arguments.out)
     if arguments.plot and (arguments.protocol, arguments.regressor) != ("landmarks", "fit"):
         raise ConfigError("--plot draws how far confidence can be believed: evaluate landmarks with --regressor fit")
     taken = ("root", "split", "seed", "device", *_TAKEN_BY_PROTOCOL[arguments.protocol])
@@ -45,6 +45,11 @@ def run_evaluate(arguments: Namespace) -> None:
     print_table(*results.table())
     if arguments.plot:
         write_figure(_plot_reliability(results), arguments.plot)
+
+
+def _check_file(out: Path | None) -> None:
+    if out and out.is_dir():
+        raise ConfigError(f"--out {out} is a folder; give the name of a file")
 
 
 def _plot_reliability(results: Results) -> Figure:
@@ -110,8 +115,7 @@ def _list_chains() -> None:
 
 def run_benchmark(arguments: Namespace) -> None:
     """What training and inference cost in time and memory, and what became slower since an earlier measurement."""
-    if arguments.out and arguments.out.is_dir():
-        raise ConfigError(f"--out {arguments.out} is a folder; give the name of a file")
+    _check_file(arguments.out)
     plan = _plan(arguments)
     before = timing.read(arguments.against) if arguments.against else None
     measured = timing.run(plan, progress=not arguments.quiet)
