@@ -22,10 +22,10 @@ import numpy as np
 import torch
 
 from equimark import checkpoint, timing
+from equimark.embedding import choose_device
 from equimark.files import write_text
-from equimark.model import choose_device
+from equimark.provenance import hardware
 from equimark.timing import Job, Scale
-from equimark.timing.machine import hardware
 
 AXES = {"channels": (16, 32, 64, 128), "pixels": (40, 56, 80, 112), "batch": (8, 16, 32, 64)}  # pixels: of a side
 TASKS = {"loss": "loss_smallnet_dve", "step": "step_smallnet_dve"}

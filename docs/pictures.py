@@ -27,24 +27,28 @@ from PIL import Image
 from torch import Tensor
 
 import equimark
-from equimark import geometry, matching, metrics, objectives, plots, segmentation
+from equimark import geometry, matching, metrics, objectives, plots, segmentation, thin_plate
 from equimark.demo import SIDE, TEST_IMAGES, TRAINING_IMAGES
 from equimark.evaluation import draw_labels
 from equimark.figures import DRAWINGS, Exhibit
 from equimark.geometry import Cells
+from equimark.head import fit_head
 from equimark.model import LandmarkModel
+from equimark.packs import PackedImages
 from equimark.pairs import PairBatch, PairSpec, draw_warps
 from equimark.plots import MUTED
 from equimark.prototypes import tolerance_of
 from equimark.synthetic import PARTS, Portraits, arm, portraits, write, write_parts
 from equimark.training import fresh_network
-from equimark.warps import PRESETS
+from equimark.warps import PRESETS, WarpSpec, draw
 
 DPI = 120
 COLOURS = 256  # of a picture's palette: a quarter of the bytes, and nobody sees it
 GOAL = "#19d9f2"  # colour of the place where a point belongs
 VISIBLE = (4, 9, 17, 23, 24, 41)  # unseen people that a reader can see well: others are as pale as old photographs
 LABELLED = 20  # portraits with parts, to learn a segmentation from
+VIDEOS = 300  # pairs of frames, to learn from motion that is not known
+MOTION = WarpSpec(bend=0.001, extra_bend=0.004, rotation=5, translation=0.05, scale=0.03)
 
 
 @dataclass(frozen=True)
@@ -339,6 +343,66 @@ def _on_the_arm(position: NDArray[np.float32], seen: NDArray[np.bool_], spacing:
     return kept
 
 
+def draw_unknown(scene: Scene, count: int = 3) -> Figure:
+    """Landmarks learned from pairs of unknown motion, and the warp that is fitted through them."""
+    model = _learn_from_motion(scene)
+    source, target = (_inner(frames, model) for frames in (scene.unseen, _moved(scene.unseen, seed=1)))
+    size = (source.shape[-2], source.shape[-1])
+    ends = [
+        model.network.cells.to_pixels(geometry.soft_argmax(geometry.spatial_softmax(model.features_of(views))))
+        for views in (source, target)
+    ]
+    spline = thin_plate.fit(*(geometry.normalise(end, size) for end in ends), stiffness=0.01, rigidity=0.01)
+    still = geometry.pixel_grid(size)
+    looked_at = spline(geometry.normalise(still, size)[None])
+    inside = (looked_at.abs() <= 1).all(-1)
+    back = geometry.sample_normalised(target, looked_at)
+    before, after = ((source - each).square().mean(1) * inside for each in (target, back))
+    title = f"Motion unknown: the warp through eight landmarks leaves {100 * after.sum() / before.sum():.0f} % of the "
+    title += f"squared difference of two frames (mean of {len(source)} people held out)"
+    figure, axes = plots.sheet(count, 5, title, before_columns=(2, 3))
+    lines = list(np.linspace(2, size[0] - 3, 7).round().astype(int))
+    bent = geometry.denormalise(looked_at, size)
+    for row, i in zip(axes, VISIBLE[:count], strict=True):
+        for ax, views, end, places in zip(row, (source, target), ends, (still, bent[i]), strict=False):
+            plots.show(ax, _pictures(views[[i]])[0])
+            plots.draw_grid(ax, places.double().numpy(), lines, lines)
+            plots.draw_points(ax, end[i].double().numpy(), plots.palette(end.shape[1]), size=42)
+        plots.show(row[2], _pictures(back[[i]])[0])
+        for ax, error in zip(row[3:], (before, after), strict=True):
+            ax.imshow(error[i].sqrt(), cmap="inferno", vmin=0, vmax=0.6, interpolation="bicubic")
+        _say(row[4], f"{100 * after[i].sum() / before[i].sum():.0f} % left")
+    notes = ("first frame", "second frame", "second, moved back", "difference before", "difference after")
+    for ax, note in zip(axes[0], notes, strict=True):
+        ax.set_title(note, **_NOTE)
+    return figure
+
+
+def _learn_from_motion(scene: Scene) -> LandmarkModel:
+    """Eight landmarks from pairs of frames, whose motion nobody tells."""
+    first = scene.frames[:VIDEOS]
+    both = torch.stack([first, _moved(first, seed=0)], 1).flatten(0, 1).movedim(1, -1).contiguous().numpy()
+    names = [f"{i // 2:03d}/{'ab'[i % 2]}" for i in range(len(both))]  # a folder for each video
+    settings = {"frame.size": SIDE, "pairs.margin": scene.runs["sparse"].config.pairs.margin, "batch_size": 8}
+    with tempfile.TemporaryDirectory() as folder:
+        run = equimark.train(
+            PackedImages.from_array(both, names),
+            Path(folder) / "run",
+            recipe="sparse-unknown-warp",
+            steps=400,
+            **settings,
+            **{"network.channels": 8},
+        )
+        return run.model
+
+
+def _moved(frames: Tensor, seed: int) -> Tensor:
+    """Frames (N, 3, S, S) a moment later."""
+    motion = draw(MOTION, len(frames), generator=torch.Generator().manual_seed(seed))
+    grid = geometry.normalise(geometry.pixel_grid((SIDE, SIDE)), (SIDE, SIDE))[None]
+    return geometry.sample_normalised(frames.float(), motion(grid)).round().byte()
+
+
 # ---- with labels ---------------------------------------------------------------------------------------------
 
 
@@ -381,7 +445,7 @@ def _segment(scene: Scene, transfer: str) -> NDArray[np.uint8]:
 def draw_contributions(scene: Scene) -> Figure:
     """From which landmarks of the run five annotated ones are derived."""
     model, points = scene.runs["sparse"], scene.people.landmarks5.astype(np.float64)
-    head = model.fit_frames(scene.frames[:100], points[:100])
+    head = fit_head(model, scene.frames[:100], points[:100])
     shown = Exhibit(model, scene.unseen, points[TRAINING_IMAGES:], head)
     return DRAWINGS["contributions"]({"eight landmarks": shown})
 
@@ -397,7 +461,7 @@ def draw_reliability(scene: Scene, labels: Sequence[int] = (5, 20, 100), draws: 
         said, right = [], []
         for seed in range(draws):
             rows = draw_labels(np.ones(TRAINING_IMAGES, np.bool_), count, seed)
-            positions, confidence = model.fit_frames(scene.frames[rows], points[rows]).locate_frames(scene.unseen)
+            positions, confidence = fit_head(model, scene.frames[rows], points[rows]).locate_frames(scene.unseen)
             said.append(confidence)
             near = tolerance_of(torch.from_numpy(points[rows]))
             right.append(metrics.distances(positions, scene.unseen_points) <= near)
@@ -412,6 +476,7 @@ DRAWN = {
     "sparse": draw_sparse,
     "contributions": draw_contributions,
     "pairs": draw_pairs,
+    "unknown": draw_unknown,
     "matching": draw_matching,
     "exchange": draw_exchange,
     "reliability": draw_reliability,

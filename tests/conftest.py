@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from equimark import plots
 from equimark.cli import main
 from equimark.geometry import Frame
 from equimark.model import LandmarkModel
 from equimark.packs import PackedImages, pack
+from equimark.plots import canvas
 from equimark.run import Run, train
 from equimark.synthetic import Portraits, portraits, write
 
@@ -120,7 +120,7 @@ def command(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, 
 
 @pytest.fixture
 def coarse_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plots, "_DPI", 30)
+    monkeypatch.setattr(canvas, "_DPI", 30)
 
 
 @pytest.fixture

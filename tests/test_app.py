@@ -20,6 +20,7 @@ pytest.importorskip("fastapi", reason="the page is an extra: pip install 'equima
 pytest.importorskip("uvicorn", reason="the page is an extra: pip install 'equimark[app]'")
 from fastapi.testclient import TestClient
 
+from animals import animals, colour_model
 from equimark import formats
 from equimark.app import AppError, exports, session, vision
 from equimark.app.desk import Desk
@@ -27,18 +28,21 @@ from equimark.app.exploring import Point, Question
 from equimark.app.gallery import Catalogue, disagreements
 from equimark.app.learning import Lesson, Predictions, lesson_of
 from equimark.app.pictures import THUMBNAIL_SIDE, Pictures
+from equimark.app.remarks import Exchange, find_exchanges, find_pairs, key_of_pair
 from equimark.app.server import make_app
-from equimark.app.session import Conflict, Labels, Landmark, Mark, Session, to_table, work_folder
+from equimark.app.session import Conflict, Labels, Landmark, Mark, Session, symmetry_of, to_table, work_folder
 from equimark.app.store import Store
 from equimark.geometry import Frame, Placement
+from equimark.head import PAIRS, Head, HeadSpec
 from equimark.images import ImageError, Unreadable, decode
 from equimark.landmarks import LandmarkError, LandmarkTable
-from equimark.model import Head, LandmarkModel
+from equimark.model import LandmarkModel
 from equimark.run import Run
 from equimark.suggestion import suggest
 from pictures import encoded, picture
 
 NOSE, TAIL = Landmark("p1", "nose", "#ff0000"), Landmark("p2", "tail", "#00ff00")
+LEFT, RIGHT = Landmark("l", "left eye", "#ff0000", "r"), Landmark("r", "right eye", "#00ff00", "l")
 NAMES = ["a.jpg", "b.jpg", "c.jpg"]
 NAN = float("nan")
 
@@ -63,6 +67,7 @@ def test_what_was_saved_is_there_again(tmp_path):
         "revision": 2,
         "images": str(tmp_path / "photos"),
         "landmarks": [vars(NOSE), vars(TAIL)],
+        "dismissed": [],
         "labels": {"b.jpg": {"p1": [1.25, 2.0], "p2": None}, "a.jpg": {"p1": [3.0, 4.0, "accepted"]}},
     }
 
@@ -147,6 +152,10 @@ def test_status():
         ([NOSE, replace(TAIL, name=" nose ")], "two landmarks 'nose'"),
         ([NOSE, replace(TAIL, id="p1")], "two landmarks 'p1'"),
         ([replace(NOSE, name=" ")], "name of a landmark is empty"),
+        ([LEFT, NOSE], "landmark 'left eye' mirrors 'r', which does not mirror it"),
+        ([LEFT, replace(RIGHT, mirror=None)], "landmark 'left eye' mirrors 'r'"),
+        ([LEFT, RIGHT, replace(NOSE, mirror="l")], "landmark 'nose' mirrors 'l'"),
+        ([replace(NOSE, mirror="p1")], "landmark 'nose' mirrors 'p1'"),
     ],
 )
 def test_landmarks_that_cannot_be(tmp_path, landmarks, wanted):
@@ -174,6 +183,9 @@ def test_marks_that_cannot_be(tmp_path):
         '{"format": 1, "revision": 1, "images": "x", "landmarks": [{"id": "a"}], "labels": {}}',
         '{"format": 1, "revision": 1, "images": "x", "landmarks": [], "labels": {"a.jpg": {"p1": [1]}}}',
         '{"format": 1, "revision": 1, "images": "x", "landmarks": [], "labels": []}',
+        '{"format": 1, "revision": 1, "images": "x", "landmarks": [], "dismissed": 1, "labels": {}}',
+        '{"format": 1, "revision": 1, "images": "x", "labels": {},'
+        ' "landmarks": [{"id": "a", "name": "a", "colour": "#000000", "mirror": "b"}]}',
     ],
 )
 def test_a_damaged_file_is_never_overwritten(tmp_path, text):
@@ -203,6 +215,75 @@ def test_a_landmark_file_to_start_from(tmp_path):
         "b.jpg": {"p1": Mark((5.0, 6.0)), "p2": Mark((7.0, 8.0))},
     }
     assert opened(tmp_path).labels == own.labels
+
+
+def test_pairs_and_what_was_dismissed_are_there_again(tmp_path):
+    own = opened(tmp_path)
+    own.set_landmarks([LEFT, RIGHT, NOSE], 0, ["p1 = x", "p1 = x", "a.jpg: l = r"])
+    own.set_landmarks([replace(LEFT, name="oculus sinister"), RIGHT], 1)
+    again = opened(tmp_path).labels
+    assert again == own.labels and again.dismissed == ("p1 = x", "a.jpg: l = r")
+    assert [each.mirror for each in again.landmarks] == ["r", "l"]
+    with pytest.raises(Conflict):
+        own.set_landmarks([LEFT, RIGHT], 1, [])
+    assert opened(tmp_path).labels.dismissed and not own.set_landmarks([NOSE], 2, []).dismissed
+
+
+def test_labels_from_before_there_were_pairs(tmp_path):
+    nose = {"id": "p1", "name": "nose", "colour": "#ff0000"}
+    old = {"format": 1, "revision": 3, "images": "x", "landmarks": [nose], "labels": {}}
+    (tmp_path / "labels.json").write_text(json.dumps(old))
+    assert opened(tmp_path).labels == Labels((NOSE,), {}, 3)
+
+
+def test_the_symmetry_of_some_landmarks():
+    symmetry = symmetry_of([RIGHT, NOSE, LEFT])
+    assert symmetry is not None and symmetry.partner == (2, 1, 0)
+    assert symmetry_of([LEFT, NOSE]) is None and symmetry_of([]) is None
+
+
+# ---- what the page remarks
+
+
+def test_pairs_that_names_propose():
+    left, right = replace(LEFT, mirror=None), replace(RIGHT, mirror=None)
+    ears = Landmark("b", "ear_L", "#0000ff"), Landmark("a", "ear_R", "#0000ff")
+    labels = Labels((left, NOSE, *ears, right))
+    assert find_pairs(labels) == [("l", "r"), ("b", "a")] and key_of_pair(("b", "a")) == "a = b"
+    assert find_pairs(replace(labels, dismissed=("a = b",))) == [("l", "r")]
+    assert find_pairs(replace(labels, landmarks=(LEFT, RIGHT, *ears))) == [("b", "a")]
+    taken = replace(left, mirror="p1"), replace(NOSE, mirror="l"), right
+    assert find_pairs(Labels(taken)) == []  # the left eye mirrors something else
+
+
+def faces_labelled(**exchanged: str) -> Labels:
+    """Four upright faces of five points, of which some have pairs exchanged: ``b="eyes"`` or ``"all"``."""
+    places = {"l": (10, 10), "r": (30, 10), "n": (20, 20), "ml": (13, 32), "mr": (27, 32)}
+    names = {"l": "left eye", "r": "right eye", "n": "nose", "ml": "left mouth", "mr": "right mouth"}
+    swapped = {"": "l r n ml mr", "eyes": "r l n ml mr", "all": "r l n mr ml"}
+    mirrors = {"l": "r", "r": "l", "ml": "mr", "mr": "ml"}
+    marks = {
+        image: {
+            id: Mark((places[at][0] + i, places[at][1] - i))
+            for id, at in zip(places, swapped[exchanged.get(image, "")].split(), strict=True)
+        }
+        for i, image in enumerate("abcd")
+    }
+    landmarks = tuple(Landmark(id, name, "#000000", mirrors.get(id)) for id, name in names.items())
+    return Labels(landmarks, marks)
+
+
+def test_exchanged_labels_are_remarked():
+    assert find_exchanges(faces_labelled(), list("abcd")) == []
+    labels = faces_labelled(b="eyes", d="all")
+    eyes, both = Exchange("b", (("l", "r"),), False), Exchange("d", (("l", "r"), ("ml", "mr")), True)
+    labels = replace(labels, marks=labels.marks | dict.fromkeys("efg", labels.marks["a"]))
+    assert find_exchanges(labels, list("abcdefg")) == [eyes, both]
+    assert eyes.key == "b: l = r" and both.key == "d: l = r, ml = mr"
+    assert find_exchanges(labels, list("acdefg")) == [both]  # an image that is no longer there
+    assert find_exchanges(replace(labels, dismissed=(both.key, "b: ml = mr")), list("abcdefg")) == [eyes]
+    unpaired = tuple(replace(each, mirror=None) for each in labels.landmarks)
+    assert find_exchanges(replace(labels, landmarks=unpaired), list("abcdefg")) == []
 
 
 def test_the_table_of_labels():
@@ -294,6 +375,7 @@ CATALOGUE = Catalogue(
     np.array([0.9, 0.2, NAN, 0.4, 0.1]),
     np.array([NAN, 3, 7, 1, NAN]),
     frozenset({4}),
+    frozenset({1, 4}),
 )
 
 
@@ -307,6 +389,7 @@ CATALOGUE = Catalogue(
         ("low", "name", [3]),
         ("labelled", "name", [1]),
         ("accepted", "name", [2]),
+        ("exchanged", "name", [1]),
         ("unreadable", "name", [4]),
     ],
 )
@@ -354,7 +437,22 @@ def test_a_lesson_holds_what_is_in_view():
     np.testing.assert_array_equal(lesson.points, [[[NAN, NAN], [10, 20]], [[-0.5, 39.5], [12, 20]]])
     assert lesson.teaches_as(replace(lesson)) and not lesson.teaches_as(Lesson())
     assert not lesson.teaches_as(replace(lesson, points=lesson.points + 1))
-    assert lesson.by_hand.tolist() == [True, True]
+    assert lesson.by_hand.tolist() == [True, True] and lesson.symmetry is None
+
+
+def test_a_lesson_of_pairs():
+    labels = Labels((NOSE, LEFT, RIGHT), {"a": {"l": Mark((1, 2)), "r": Mark((3, 4))}, "b": {"l": Mark((1, 2))}})
+    square = Placement((0, 0, 40, 40), 40)
+
+    def lesson(labels: Labels) -> Lesson:
+        return lesson_of(labels, ["a", "b"], 40, lambda images: (list(images), [square] * len(images)))
+
+    made = lesson(labels)
+    assert made.landmarks == ("l", "r") and made.symmetry is not None and made.symmetry.partner == (1, 0)
+    assert made.at_most(1).symmetry == made.symmetry
+    assert not made.teaches_as(replace(made, symmetry=None))
+    alone = lesson(replace(labels, marks={"b": labels.marks["b"]}))  # the right eye cannot be learned without a label
+    assert alone.landmarks == ("l",) and alone.symmetry is None
 
 
 def test_of_many_labels_the_best_are_learned():
@@ -568,6 +666,50 @@ def test_predictions_are_those_of_the_fitted_head(desk, dve_model):
     np.testing.assert_allclose([each[:2] for each in item["predicted"].values()], wanted[9], atol=0.1)
 
 
+def pair_up(desk: Desk) -> None:
+    """The eyes and the corners of the mouth mirror each other."""
+    partner = (1, 0, None, 4, 3)
+    now = desk.session.labels
+    landmarks = [
+        replace(each, mirror=None if k is None else f"p{k}") for each, k in zip(now.landmarks, partner, strict=True)
+    ]
+    desk.set_landmarks(landmarks, now.revision)
+
+
+@pytest.mark.parametrize("enough", [1, 0])
+def test_predictions_learn_from_mirror_images_while_labels_are_few(desk, dve_model, monkeypatch, enough):
+    monkeypatch.setattr("equimark.app.engine._ENOUGH_WITH_MIRRORED", enough)
+    truth = label(desk, 1)
+    pair_up(desk)
+    finish(desk)
+    head = desk.engine.fit(desk.session.labels).result()  # to be saved: from mirror images in any case
+    assert head.mirrored and head.symmetry.partner == (1, 0, 2, 4, 3)
+    images = [decode((desk.images / f"{i:06d}.png").read_bytes()).pixels for i in range(16)]
+    alone, both = (each.predict(images) for each in (dve_model.fit(images[:1], truth), head))
+    assert np.abs(alone - both).max() > 1
+    np.testing.assert_allclose(desk.engine.predictions.points, both if enough else alone, atol=0.1)
+    if enough:
+        sure = head.detect_framed(*dve_model.frames_of(images))[1]
+        np.testing.assert_allclose(desk.engine.predictions.confidence, sure, atol=0.02)
+
+
+def test_mirror_images_are_looked_at_once(desk, monkeypatch):
+    until(lambda: desk.engine.progress().seen == 16)
+    looked: list[int] = []
+    look = desk.engine.vision.look
+    monkeypatch.setattr(desk.engine.vision, "look", lambda frames: looked.append(len(frames)) or look(frames))
+    label(desk, 3)
+    finish(desk)
+    assert looked == []
+    pair_up(desk)
+    finish(desk)
+    assert looked == [3]
+    label(desk, 4)  # without pairs
+    pair_up(desk)
+    finish(desk)
+    assert looked == [3, 1]
+
+
 def test_predictions_begin_with_one_labelled_image_and_end_with_none(desk):
     key = desk.pictures.keys[0]
     desk.set_landmarks([NOSE, TAIL], 0)
@@ -648,10 +790,34 @@ def test_a_sparse_run(sparse_run, photos, tmp_path, monkeypatch):
         images = [decode((photos / f"00000{i}.png").read_bytes()).pixels for i in range(3)]
         wanted = model.fit(images, truth, pairs=6).predict(images)
         np.testing.assert_allclose(desk.engine.predictions.points[:3], wanted, atol=1e-3)
-        pairs: list[dict[str, int]] = []
-        monkeypatch.setattr(model, "fit_frames", lambda *_, **more: pairs.append(more))
+        specs: list[HeadSpec] = []
+        monkeypatch.setattr("equimark.app.engine.fit_head", lambda *given: specs.append(given[-1]))
         desk.engine.fit(desk.session.labels).result()
-        assert pairs == [{}]  # a head to keep takes as many views as the command does
+        assert [spec.pairs for spec in specs] == [PAIRS]  # a head to keep takes as many views as the command does
+    finally:
+        desk.engine.close()
+
+
+def test_things_in_any_direction(sparse_run: Run, tmp_path: Path) -> None:
+    """The labels of two animals that lie differently show how the others have to be looked at."""
+    frames, points = animals(6)
+    for i, frame in enumerate(frames):
+        Image.fromarray(frame.movedim(0, -1).numpy()).save(tmp_path / f"{i}.png")
+    model = colour_model()
+    desk = Desk(model, sparse_run.folder, tmp_path, work=tmp_path / "work")
+    desk.engine.start()
+    try:
+        landmarks = [Landmark(f"p{k}", f"point {k}", "#ff0000") for k in range(4)]
+        desk.set_landmarks(landmarks, desk.session.labels.revision)
+        for chosen in (range(1), range(3)):
+            marks = {desk.pictures.keys[i]: {f"p{k}": points[i, k].tolist() for k in range(4)} for i in chosen}
+            desk.set_marks(marks, desk.session.labels.revision)
+            finish(desk)
+            head = desk.engine.fit(desk.session.labels).result()
+            assert head.turned is (len(chosen) > 1)
+        wanted = head.predict([frame.movedim(0, -1).numpy() for frame in frames])
+        np.testing.assert_allclose(desk.engine.predictions.points, wanted, atol=1e-3)
+        np.testing.assert_allclose(wanted, points, atol=3)
     finally:
         desk.engine.close()
 
@@ -689,10 +855,11 @@ def test_from_labels_to_files(page):
     assert state["count"] == 16 and state["method"] == "dve" and state["revision"] == 0
     keys = [item["key"] for item in page.get("/api/images?count=3").json()["items"]]
     answer = page.put("/api/landmarks", json={"revision": 0, "landmarks": [vars(NOSE), vars(TAIL)]}).json()
-    assert answer == {"revision": 1, "landmarks": [vars(NOSE), vars(TAIL)]}
+    remarks = {"pairs": [], "exchanges": []}
+    assert answer == {"revision": 1, "landmarks": [vars(NOSE), vars(TAIL)], "dismissed": [], "remarks": remarks}
     marks = {keys[0]: {"p1": [10, 12], "p2": None}, keys[1]: {"p1": [11, 13, "accepted"], "p2": [30, 31, "accepted"]}}
     answer = page.put("/api/marks", json={"revision": 1, "marks": marks}).json()
-    assert answer == {"revision": 2, "statuses": {keys[0]: "labelled", keys[1]: "accepted"}}
+    assert answer == {"revision": 2, "statuses": {keys[0]: "labelled", keys[1]: "accepted"}, "remarks": remarks}
     item = page.get(f"/api/images/{keys[0]}").json()
     assert item["marks"] == {"p1": [10, 12], "p2": None} and item["box"] == [0, 0, 48, 48] == item["frame"]
     assert item["previous"] is None and item["next"] == keys[1] and set(item["predicted"]) <= {"p1", "p2"}
@@ -708,6 +875,7 @@ def test_from_labels_to_files(page):
     assert full["images"] == 16 and formats.read(full["path"]).visible.sum() == 31
     head = page.post("/api/head", json={"name": "my head"}).json()
     assert head["names"] == ["nose", "tail"] and "--head" in head["command"]
+    assert head["pairs"] == 0 and not head["mirrored"]
     model = LandmarkModel.load(page.desk.run, device="cpu")
     image = decode((page.desk.images / "000004.png").read_bytes()).pixels
     predicted = page.get(f"/api/images/{page.desk.pictures.keys[4]}").json()["predicted"]
@@ -722,6 +890,34 @@ def test_two_windows(page):
     assert one.status_code == 200 and other.status_code == 409
     assert "changed in another window" in other.json()["message"]
     assert page.get("/api/state").json()["landmarks"] == [vars(NOSE)]
+
+
+def test_pairs_from_the_question_to_the_head(page):
+    labels = faces_labelled(b="all")
+    keys = dict(zip("abcd", page.desk.pictures.keys, strict=False))
+    alone = [vars(replace(each, mirror=None)) for each in labels.landmarks]
+    answer = page.put("/api/landmarks", json={"revision": 0, "landmarks": alone}).json()
+    proposed = [{"key": "l = r", "pair": ["l", "r"]}, {"key": "ml = mr", "pair": ["ml", "mr"]}]
+    assert answer["remarks"]["pairs"] == proposed
+    declined = {"revision": 1, "landmarks": alone, "dismissed": ["ml = mr"]}
+    answer = page.put("/api/landmarks", json=declined).json()
+    assert [each["key"] for each in answer["remarks"]["pairs"]] == ["l = r"] and answer["dismissed"] == ["ml = mr"]
+    given = {keys[image]: {id: m.to_json() for id, m in marks.items()} for image, marks in labels.marks.items()}
+    assert page.put("/api/marks", json={"revision": 2, "marks": given}).json()["remarks"]["exchanges"] == []
+    both = [vars(each) for each in labels.landmarks]
+    exchanges = page.put("/api/landmarks", json={"revision": 3, "landmarks": both}).json()["remarks"]["exchanges"]
+    pairs = [["l", "r"], ["ml", "mr"]]
+    key = "000001.png: l = r, ml = mr"
+    assert exchanges == [{"key": key, "image": keys["b"], "pairs": pairs, "whole": True}]
+    assert page.get("/api/state").json()["remarks"]["exchanges"] == exchanges
+    found = page.get("/api/images?filter=exchanged").json()
+    assert [each["key"] for each in found["items"]] == [keys["b"]] and found["counts"]["exchanged"] == 1
+    head = page.post("/api/head", json={"name": "paired"}).json()
+    loaded = Head.load(head["path"], LandmarkModel.load(page.desk.run, device="cpu"))
+    assert loaded.symmetry is not None and loaded.symmetry.pairs == ((0, 1), (3, 4)) and head["pairs"] == 2
+    dismissed = {"revision": 4, "landmarks": both, "dismissed": [key]}
+    assert page.put("/api/landmarks", json=dismissed).json()["remarks"]["exchanges"] == []
+    assert page.put("/api/landmarks", json={"revision": 5, "landmarks": both[:1]}).status_code == 400
 
 
 def test_exploring(page):

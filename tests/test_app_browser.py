@@ -291,3 +291,70 @@ def test_labelling_by_keyboard_alone(page: Any, server: Server) -> None:
     page.keyboard.type("beak")
     page.keyboard.press("Enter")
     until(lambda: [each["name"] for each in kept(server)["landmarks"]] == ["beak"])
+
+
+def test_pairs_and_points_that_were_exchanged(page: Any, server: Server) -> None:
+    name_points(page, "left eye, right eye, nose")
+    page.click("#offer button:has-text('No')")
+    until(lambda: len(kept(server)["dismissed"]) == 1)
+    assert page.is_hidden("#offer")
+    page.keyboard.press("Control+z")
+    page.click("#offer button:has-text('Yes')")
+    left, right, nose = (each["id"] for each in kept(server)["landmarks"])
+    paired, alone = [right, left, None], [None, None, None]
+    until(lambda: mirrors(server) == paired)
+    assert page.is_hidden("#offer") and page.locator("#landmarks .paired").count() == 2
+    page.select_option(f"[data-id={right}] .mirror select", "")
+    until(lambda: mirrors(server) == alone)
+    page.select_option(f"[data-id={nose}] .mirror select", left)
+    until(lambda: mirrors(server) == [nose, None, left])
+    page.click(f"[data-id={left}] [aria-label^=Delete]", force=True)
+    until(lambda: mirrors(server) == [None, None])
+    assert page.is_hidden("#offer")  # a pair that was given up is not proposed again
+    for _ in range(3):
+        page.keyboard.press("Control+z")
+    until(lambda: mirrors(server) == paired)
+
+    here, key = image_name(page), page.url.split("/")[-1]
+    items = page.request.get(f"{server.address}api/images?count=5").json()["items"]
+    usual = {left: [18, 20], right: [30, 20], nose: [24, 27]}
+    given = {each["key"]: usual for each in items if each["key"] != key}
+    revision = kept(server)["revision"]
+    assert page.request.put(f"{server.address}api/marks", data={"revision": revision, "marks": given}).ok
+    page.wait_for_selector("#toast:has-text('another window')")
+    for number, place in enumerate(((31, 21), (19, 21), (25, 28)), start=1):  # left and right confused
+        page.keyboard.press(str(number))
+        page.keyboard.down("Shift")
+        click(page, *place)
+        page.keyboard.up("Shift")
+    page.wait_for_selector("#remark:has-text('Left eye and right eye seem to be exchanged')")
+
+    def place_of(id: str) -> list[int]:
+        return [round(value) for value in kept(server)["labels"][here][id][:2]]
+
+    confused = {left: [31, 21], right: [19, 21], nose: [25, 28]}
+    assert {id: place_of(id) for id in confused} == confused
+    page.click("#remark .do")
+    until(lambda: place_of(left) == [19, 21] and place_of(right) == [31, 21] and place_of(nose) == [25, 28])
+    page.wait_for_selector("#remark", state="hidden")
+    page.keyboard.press("Control+z")
+    page.wait_for_selector("#remark .do")
+    until(lambda: place_of(left) == [31, 21])
+    page.keyboard.press("x")
+    until(lambda: place_of(left) == [19, 21])
+    page.keyboard.press("x")
+    page.click("#remark [aria-label^=Dismiss]")
+    until(lambda: kept(server)["dismissed"] == [f"{here}: {' = '.join(sorted([left, right]))}"])
+    assert page.is_hidden("#remark") and page.is_visible("#coach")
+    page.keyboard.press("Control+z")
+    page.wait_for_selector("#remark .do")
+    page.click("#tab-review")
+    page.click("[data-filter=exchanged]")
+    page.wait_for_selector("#gallery .tile:only-child .remark")
+    page.click("#gallery .remark .do")
+    until(lambda: place_of(left) == [19, 21])
+    page.wait_for_selector("#gallery .remark", state="hidden")
+
+
+def mirrors(server: Server) -> list[str | None]:
+    return [each["mirror"] for each in kept(server)["landmarks"]]

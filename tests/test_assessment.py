@@ -12,11 +12,13 @@ from PIL import Image
 from conftest import TINY
 from equimark import assessment, formats, protocols
 from equimark.annotated import open_data
-from equimark.assessment import Results, parse_labels, parse_scale
+from equimark.assessment import parse_labels, parse_scale
 from equimark.config import ConfigError
 from equimark.evaluation import draw_labels
+from equimark.head import HeadSpec, fit_head
 from equimark.landmarks import LandmarkTable
 from equimark.metrics import BOX, PUPILS, Scale, error_iod_percent, reliability
+from equimark.results import Results
 from equimark.run import Run, train
 from equimark.symmetry import Symmetry
 from equimark.synthetic import Portraits
@@ -78,7 +80,7 @@ def test_landmarks_as_fitted_for_people(command: Command, dve_run: Run, labels: 
     model = dve_run.model
     train, test = (part.load(model.frame) for part in open_data(str(labels)).train_and_test())
     rows = draw_labels(np.ones(10, np.bool_), 5, seed=0)
-    head = model.fit_frames(train.frames[rows], train.points[rows], seed=0)
+    head = fit_head(model, train.frames[rows], train.points[rows], seed=0)
     assert found == pytest.approx(error_iod_percent(head.predict_frames(test.frames), test.points, (0, 1)))
 
 
@@ -90,11 +92,24 @@ def test_landmarks_fitted_with_mirror_images(command: Command, dve_run: Run, lab
     train, test = (part.load(model.frame) for part in open_data(str(labels)).train_and_test())
     rows = draw_labels(np.ones(10, np.bool_), 5, seed=0)
     symmetry = Symmetry.of_pairs([(0, 1), (3, 4)], [str(i) for i in range(5)])
-    head = model.fit_frames(train.frames[rows], train.points[rows], symmetry=symmetry, seed=0)
+    head = fit_head(model, train.frames[rows], train.points[rows], spec=HeadSpec(symmetry), seed=0)
     wanted = error_iod_percent(head.predict_frames(test.frames), test.points, (0, 1))
     assert results["metrics"]["error_iod_percent"] == pytest.approx(wanted)
     refused(command("evaluate", *words, "--regressor", "virtual"), 2, "--symmetric", "add --regressor fit")
     refused(command("evaluate", *words[:-1], "0=9", "--regressor", "fit"), 1, "9")
+
+
+def test_landmarks_of_things_in_any_direction(command: Command, dve_run: Run, labels: Path, tmp_path: Path) -> None:
+    words = ("landmarks", dve_run.folder, "--data", labels, "--labels", 5, "--seeds", 1, "--direction", "any")
+    results = evaluate(command, tmp_path / "r.json", *words, "--regressor", "fit", "--quiet")
+    assert results["settings"]["direction"] == "any"
+    model = dve_run.model
+    train, test = (part.load(model.frame) for part in open_data(str(labels)).train_and_test())
+    rows = draw_labels(np.ones(10, np.bool_), 5, seed=0)
+    head = fit_head(model, train.frames[rows], train.points[rows], spec=HeadSpec(direction="any"), seed=0)
+    wanted = error_iod_percent(head.predict_frames(test.frames), test.points, (0, 1))
+    assert head.turned and results["metrics"]["error_iod_percent"] == pytest.approx(wanted)
+    refused(command("evaluate", *words, "--regressor", "virtual"), 2, "--direction", "add --regressor fit")
 
 
 def test_how_far_confidence_can_be_believed(command: Command, dve_run: Run, labels: Path, tmp_path: Path) -> None:
@@ -106,7 +121,7 @@ def test_how_far_confidence_can_be_believed(command: Command, dve_run: Run, labe
     assert {name: sum(own["count"]) for name, own in kept.items()} == {"labels_4": 2 * 6 * 5, "labels_all": 6 * 5}
     model = dve_run.model
     train, test = (part.load(model.frame) for part in open_data(str(labels)).train_and_test())
-    points, confidence = model.fit_frames(train.frames, train.points).locate_frames(test.frames)
+    points, confidence = fit_head(model, train.frames, train.points).locate_frames(test.frames)
     mean = (train.points - train.points.mean(1, keepdims=True)).mean(0)
     near = np.linalg.norm(points - test.points, axis=-1) <= 0.1 * np.ptp(mean, axis=0).max()
     expected = reliability(confidence, near).calibration_error
@@ -229,7 +244,9 @@ def test_matching_by_point_and_on_some_pairs(command: Command, dve_run: Run, lab
     some = evaluate(command, tmp_path / "b.json", *words, "--pairs", 2)
     assert some["settings"]["pairs"] == 2
     assert some["metrics"] != everything["metrics"]
-    assert evaluate(command, tmp_path / "c.json", *words, "--pairs", 2) == some
+    again = evaluate(command, tmp_path / "c.json", *words, "--pairs", 2)
+    assert [each["made"].pop("command")[-6:] for each in (some, again)] == ["b.json", "c.json"]
+    assert again == some
     refused(command("evaluate", *words, "--pairs", 4), 1, "4 pairs were asked for, but these images make 1 to 3")
 
 

@@ -13,8 +13,9 @@ import torch
 
 from equimark import timing
 from equimark.config import ConfigError
+from equimark.provenance import hardware
 from equimark.timing import Job, Measurement, Plan, Scale, TimingError, measurement
-from equimark.timing.machine import hardware, peak_memory, restart_peak
+from equimark.timing.machine import peak_memory, restart_peak
 from equimark.timing.stages import TOLERANCE
 from test_house import PACKAGE, imported_rooms
 
@@ -202,10 +203,10 @@ def test_losses_that_differ_are_remarked():
 def test_a_row_for_each_task():
     made = timing.run(Plan(("step_smallnet_dve", "pairs"), TINY), measure=Pretended(), progress=False)
     assert timing.rows(made) == [
-        ["step_smallnet_dve", "2 (2 - 2)", "4 pairs", "100 (50)", ""],
-        ["  oracle", "20 (20 - 20)", "0.4 pairs", "300 (50)", "time 10.0, memory 3.0"],
-        ["pairs", "0.5 (0.5 - 0.5)", "16 pairs", "100 (50)", "share 20%"],
-        ["  step", "2 (2 - 2)", "4 pairs", "100 (50)", ""],
+        ["step_smallnet_dve", "2 (2–2)", "4 pairs", "100 (50)", ""],
+        ["  oracle", "20 (20–20)", "0.4 pairs", "300 (50)", "time 10.0, memory 3.0"],
+        ["pairs", "0.5 (0.5–0.5)", "16 pairs", "100 (50)", "share 20%"],
+        ["  step", "2 (2–2)", "4 pairs", "100 (50)", ""],
     ]
     assert all(len(row) == len(timing.COLUMNS) for row in timing.rows(made))
 

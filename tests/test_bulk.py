@@ -16,11 +16,13 @@ from torch import Tensor
 
 from equimark import bulk, formats
 from equimark.bulk import detect_in_parts
+from equimark.embedding import Found, ModelError
 from equimark.formats import parquet
 from equimark.geometry import Placement
+from equimark.head import Head
 from equimark.images import ImageError
 from equimark.landmarks import LandmarkError, LandmarkTable
-from equimark.model import Found, Head, LandmarkModel, ModelError
+from equimark.model import LandmarkModel
 from equimark.prediction import Matcher, detect_all, match_all
 from equimark.run import Run
 from equimark.synthetic import Portraits

@@ -15,13 +15,14 @@ import yaml
 from PIL import Image
 
 from conftest import TINY, full_disk, same_weights, weights_of
-from equimark import checkpoint, formats, model, packs, report
+from equimark import checkpoint, formats, model, report
 from equimark.arguments import make_parser
-from equimark.config import config_keys, recipe_names
+from equimark.commands.showing import print_list, print_table
+from equimark.config import config_keys, load_recipe, make_config, recipe_names
 from equimark.geometry import Frame
 from equimark.landmarks import LandmarkTable
 from equimark.model import LandmarkModel
-from equimark.packs import PackedImages, pack
+from equimark.packs import PackedImages, pack, packing
 from equimark.run import Run
 from equimark.synthetic import Portraits
 from pictures import encoded, picture
@@ -37,6 +38,7 @@ COMMANDS = (
     "fit",
     "convert",
     "evaluate",
+    "tabulate",
     "report",
     "info",
     "export",
@@ -153,7 +155,7 @@ def test_pack_in_an_impossible_frame(command: Command, photos: Path, tmp_path: P
 
 
 def test_pack_on_a_full_disk(command: Command, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packs, "_write_images", full_disk)
+    monkeypatch.setattr(packing, "_write_images", full_disk)
     fails(command("pack", photos, "--out", tmp_path / "pack", "--quiet"), 1, "no space left")
     assert list(tmp_path.iterdir()) == []
 
@@ -345,10 +347,54 @@ def test_unknown_device(command: Command, tmp_path: Path, name: str) -> None:
 
 
 def test_recipes(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.setenv("COLUMNS", "80")
     code, out, err = command("recipes")
     assert (code, err) == (0, "")
-    assert all(name in out for name in recipe_names())
+    assert [line.split()[0] for line in out.splitlines()[:-1] if line[0] != " "] == recipe_names()
+    text = " ".join(out.split())
+    assert all(f"{name} {load_recipe(name).about['title']}" in text for name in recipe_names())
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_output_that_nobody_reads_to_the_end() -> None:
+    words = [sys.executable, "-m", "equimark", "recipes"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+def test_a_recipe_in_full_is_a_recipe(command: Command, tmp_path: Path) -> None:
+    known = load_recipe("dve-hourglass-64")
+    code, out, err = command("recipes", "dve-hourglass-64")
+    assert (code, err) == (0, "")
+    assert out.startswith("# equimark train IMAGES --out RUN --recipe dve-hourglass-64\nabout:\n  title: Descriptor")
+    (tmp_path / "own.yaml").write_text(out, encoding="utf-8")
+    own = load_recipe(str(tmp_path / "own.yaml"))
+    assert own.about == known.about and make_config(own.settings) == make_config(known.settings)
+    fails(command("recipes", "dve-smalnet-64"), 2, "did you mean 'dve-smallnet-64'?")
+
+
+def test_tables_cut_nothing_off(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names in front stay on their line, and so do words; where there is no room for words, they go on below."""
+    name, words = "step_hourglass_dve with exchange", ["0.06667 (0.06487–0.06719)", "1,614 images", "share 4%"]
+    columns = ["", "seconds (middle half)", "per second", "of all"]
+    for width, whole in ((120, True), (80, True), (73, True), (40, False)):
+        monkeypatch.setenv("COLUMNS", str(width))
+        print_table("title", columns, [[name, *words]])
+        out = capsys.readouterr().out
+        assert "…" not in out and max(map(len, out.splitlines())) <= width
+        assert all(text in out for text in (name, "(0.06487–0.06719)", "images", "share")) == whole
+        given = "".join(["title", *columns, name, *words])
+        assert sorted(filter(str.isalnum, out)) == sorted(filter(str.isalnum, given))
+
+
+def test_names_and_what_is_said_of_them(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    print_list([("short", ["one two three four five six"]), ("longer", ["a", "b"])])
+    said = ["short   one two three four", "        five six", "longer  a", "        b"]
+    assert capsys.readouterr().out.splitlines() == said
 
 
 @pytest.mark.parametrize(("kind", "points"), [("portraits", 68), ("arm", 6)])
@@ -544,7 +590,8 @@ def test_match_a_source_that_cannot_be_read(command: Command, dve_run: Run, phot
     (tmp_path / "bad.png").write_bytes(b"nothing")
     words = ("--points", "9,9", "--targets", photos, "--quiet", "--out", tmp_path / "m.csv")
     fails(command("match", dve_run.folder, tmp_path / "bad.png", *words), 1, "bad.png", "not an image")
-    fails(command("match", dve_run.folder, tmp_path / "none.png", *words), 1, "none.png")
+    fails(command("match", dve_run.folder, tmp_path / "none.png", *words), 1, "there is no image at", "none.png; S")
+    fails(command("match", dve_run.folder, photos, *words), 1, f"{photos} is a folder; SOURCE is the image file")
 
 
 def test_match_with_a_sparse_run(command: Command, sparse_run: Run, photos: Path, tmp_path: Path) -> None:
@@ -595,6 +642,20 @@ def test_landmarks_named_by_those_of_a_sparse_run(
     found = ("--head", head, "--out", tmp_path / "found.csv", "--quiet")
     assert command("detect", sparse_run.folder, photos, *found)[0] == 0
     assert formats.read(tmp_path / "found.csv").points.shape == (16, 5, 2)
+
+
+def test_fit_for_things_in_any_direction(command: Command, dve_run: Run, photos: Path, tmp_path: Path) -> None:
+    head = tmp_path / "head"
+    words = ("fit", dve_run.folder, "--landmarks", photos / "landmarks.csv", "--out", head, "--labels", 3, "--quiet")
+    code, out, _ = command(*words, "--direction", "any")
+    assert code == 0 and "thirteen times as long" in " ".join(out.split())
+    assert yaml.safe_load((head / "head.yaml").read_text())["turned"] is True
+    found = ("--head", head, "--out", tmp_path / "found.csv", "--quiet")
+    assert command("detect", dve_run.folder, photos, *found)[0] == 0
+    assert formats.read(tmp_path / "found.csv").points.shape == (16, 5, 2)
+    code, out, _ = command(*words)  # people stand upright
+    assert code == 0 and "thirteen" not in out
+    assert yaml.safe_load((head / "head.yaml").read_text())["turned"] is False
 
 
 def test_fit_that_cannot_work(command: Command, dve_run: Run, photos: Path, tmp_path: Path) -> None:

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from equimark import demo, plots
+from equimark import demo
 from equimark.cli import main
+from equimark.plots import canvas
 
 SMALL = {"frame.size": 40, "pairs.margin": 6, "batch_size": 4, "steps": 3, "network.channels": 5}
 
@@ -18,7 +19,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             patch.setattr(demo, name, value)
         for name in ("_DENSE", "_SPARSE"):
             patch.setattr(demo, name, getattr(demo, name) | SMALL)
-        patch.setattr(plots, "_DPI", 30)
+        patch.setattr(canvas, "_DPI", 30)
         assert main(["demo", "--out", str(out), "--quiet", "--device", "cpu", "--seed", "1"]) == 0
     return out
 

@@ -9,8 +9,9 @@ import torch
 from coordinates import ByColour, moving
 from equimark.config import make_config
 from equimark.discovery import discover
+from equimark.embedding import ModelError
 from equimark.formats import read
-from equimark.model import LandmarkModel, ModelError
+from equimark.model import LandmarkModel
 from equimark.run import Run
 
 SIDE = 48

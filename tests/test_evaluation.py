@@ -9,6 +9,7 @@ from torch import Tensor
 
 from coordinates import ByColour, Fixed, annotated, config, coordinate_images
 from equimark import evaluation
+from equimark.embedding import ModelError
 from equimark.evaluation import (
     AnnotatedFrames,
     MatchingResult,
@@ -20,7 +21,7 @@ from equimark.evaluation import (
 from equimark.geometry import Cells, Frame
 from equimark.images import ImageError
 from equimark.landmarks import LandmarkError, LandmarkTable
-from equimark.model import LandmarkModel, ModelError
+from equimark.model import LandmarkModel
 from equimark.synthetic import Portraits
 from equimark.warps import PRESETS
 

@@ -21,8 +21,9 @@ from equimark.checkpoint import CheckpointError
 from equimark.config import make_config
 from equimark.export import Exported, ExportError, export_onnx
 from equimark.files import replace_file
+from equimark.head import Head
 from equimark.hub import write_hub_folder
-from equimark.model import Head, LandmarkModel
+from equimark.model import LandmarkModel
 from equimark.run import Run
 from equimark.synthetic import Portraits
 
@@ -247,6 +248,14 @@ def test_a_file_that_does_not_run(reflecting: LandmarkModel, tmp_path: Path, mon
     with pytest.raises(ExportError, match="does not load"):
         export_onnx(reflecting, tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_head_for_any_direction_is_no_single_network(
+    dve_model: LandmarkModel, faces: Portraits, tmp_path: Path
+) -> None:
+    head = dve_model.fit(list(faces.images[:3]), faces.landmarks5[:3], direction="any")
+    with pytest.raises(ExportError, match="fit it with --direction upright"):
+        export_onnx(dve_model, tmp_path / "model.onnx", head=head)
 
 
 def test_nothing_is_replaced_unasked(dve_model: LandmarkModel, tmp_path: Path) -> None:

@@ -15,13 +15,15 @@ from torch import Tensor
 
 from coordinates import ByColour, BySurface, Fixed, config
 from equimark import plots
-from equimark.assessment import Results
+from equimark.embedding import ModelError
 from equimark.figures import DRAWINGS, Curve, Exhibit, curve_of, marks
 from equimark.figures.dense import reference_grid, share_out
 from equimark.figures.exhibits import choose
 from equimark.geometry import Cells
-from equimark.model import Head, LandmarkModel, ModelError
+from equimark.head import Head
+from equimark.model import LandmarkModel
 from equimark.regression import LinearRegressor
+from equimark.results import Results
 from equimark.warps import turned
 
 SIDE, MARGIN = 40, 6

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from equimark.files import replace_file, write_text
+from equimark.files import replace_file, replace_folder, write_csv, write_text
 
 
 def test_writes_and_makes_the_folder(tmp_path: Path) -> None:
@@ -52,3 +52,54 @@ def test_folder_in_the_way(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="file"):
         write_text(tmp_path / "file" / "below.txt", "text")
     assert (tmp_path / "file").read_text() == "I am a file"
+
+
+def test_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "table.csv"
+    write_csv(path, ("name", "x"), (row for row in [("grün, or not", 1.5), ("latin\udce9", None)]))
+    assert path.read_bytes() == 'name,x\n"grün, or not",1.5\n'.encode() + b"latin\xe9,\n"
+    with pytest.raises(ZeroDivisionError):
+        write_csv(path, ("name", "x"), ((k, 1 / k) for k in (1, 0)))
+    assert path.read_bytes().startswith(b"name") and [p.name for p in path.parent.iterdir()] == ["table.csv"]
+
+
+def test_a_folder_takes_its_place_in_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder"
+    for text in ("first", "second"):
+        before = path.exists()
+        with replace_folder(path) as folder:
+            write_text(folder / "notes.txt", text)
+            assert path.exists() == before
+        assert (path / "notes.txt").read_text() == text
+        assert [p.name for p in path.parent.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize("interruption", [OSError("No space left on device"), KeyboardInterrupt(), ValueError("odd")])
+def test_interrupted_filling_leaves_the_old_folder_and_nothing_else(
+    tmp_path: Path, interruption: BaseException
+) -> None:
+    path = tmp_path / "folder"
+    write_text(path / "notes.txt", "old")
+    with pytest.raises(type(interruption)), replace_folder(path) as folder:
+        write_text(folder / "notes.txt", "new")
+        raise interruption
+    assert (path / "notes.txt").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, usual = tmp_path / "folder", Path.rename
+    write_text(path / "notes.txt", "old")
+
+    def rename(self: Path, target: Path) -> Path:
+        if self.name.endswith(".partial"):
+            raise PermissionError("held by another program")
+        return usual(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(PermissionError), replace_folder(path) as folder:
+        write_text(folder / "notes.txt", "new")
+    assert (path / "notes.txt").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]

@@ -10,9 +10,9 @@ from PIL import Image
 
 from conftest import TINY
 from equimark.config import ConfigError
+from equimark.embedding import ModelError
 from equimark.formats import read
 from equimark.images import ImageError
-from equimark.model import ModelError
 from equimark.run import Run, train
 from equimark.synthetic import Portraits
 

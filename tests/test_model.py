@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from conftest import square
 from equimark.checkpoint import CheckpointError
 from equimark.config import RunConfig
+from equimark.embedding import ModelError, batches, choose_device
 from equimark.geometry import Cells, Frame
-from equimark.model import Head, LandmarkModel, ModelError, batches, choose_device
+from equimark.head import Head, HeadSpec, fit_head
+from equimark.model import LandmarkModel
 from equimark.networks import Network
 from equimark.pairs import PairSpec
 from equimark.regression import LinearRegressor
@@ -181,7 +183,7 @@ def test_head_is_near_its_own_labels(head: Head, faces: Portraits) -> None:
 def test_head_from_frames_is_the_head_from_images(dve_model: LandmarkModel, head: Head, faces: Portraits) -> None:
     frames, places = dve_model.frames_of(list(faces.images[:8]))
     points = np.stack([place.to_frame(p) for place, p in zip(places, faces.landmarks5[:8], strict=True)])
-    other = dve_model.fit_frames(frames, points)
+    other = fit_head(dve_model, frames, points)
     found = other.predict_frames(frames)
     np.testing.assert_allclose((found + 0.5) * 48 / 40 - 0.5, head.predict(list(faces.images[:8])), atol=1e-3)
 
@@ -315,7 +317,7 @@ def test_named_landmarks_are_linear_in_those_found_and_relative_to_the_centre_of
     model = spotted(IDENTITY)
     frames, places = spots(40)
     nearer = 39.5 + 0.5 * (places[:, :1] - 39.5)
-    head = model.fit_frames(frames, np.concatenate([nearer, places[:, 1:2]], 1))
+    head = fit_head(model, frames, np.concatenate([nearer, places[:, 1:2]], 1))
     assert isinstance(head.regressor, LinearRegressor)
     wanted = torch.zeros(4, 6)
     wanted[:2, :2], wanted[2:, 2:4] = 0.5 * torch.eye(2), torch.eye(2)
@@ -331,7 +333,7 @@ def test_one_labelled_image_under_warps_is_enough_where_points_move_together() -
     unseen, truth = spots(10, seed=1)
     errors = []
     for second in (WarpSpec(bend=0, extra_bend=0, rotation=20, translation=0.15, scale=0.1), IDENTITY):
-        head = spotted(second).fit_frames(frames, places[:, :2].mean(1, keepdims=True))
+        head = fit_head(spotted(second), frames, places[:, :2].mean(1, keepdims=True))
         errors.append(np.linalg.norm(head.predict_frames(unseen)[:, 0] - truth[:, :2].mean(1), axis=-1).mean())
     assert errors[0] < 0.5 * errors[1]
 
@@ -340,20 +342,20 @@ def test_labels_out_of_view_do_not_count() -> None:
     frames, places = spots(30)
     nearby = np.concatenate([places[:, :1], places[:, :1] + [18, 0]], 1)  # the second is often beyond x = 67
     model = spotted(IDENTITY)
-    fitted = model.fit_frames(frames, nearby).regressor
+    fitted = fit_head(model, frames, nearby).regressor
     nearby[nearby[..., 0] > 67] = np.nan
     assert 0 < np.isnan(nearby).any(-1).sum() < 30
-    torch.testing.assert_close(fitted.tensors(), model.fit_frames(frames, nearby).regressor.tensors())
+    torch.testing.assert_close(fitted.tensors(), fit_head(model, frames, nearby).regressor.tensors())
     with pytest.raises(ModelError, match="landmark 0 is visible in none of the 800 warped images"):
-        model.fit_frames(frames[:1], np.array([[[5.0, 40.0]]]))
+        fit_head(model, frames[:1], np.array([[[5.0, 40.0]]]))
 
 
 def test_every_frame_is_seen_equally_often() -> None:
     frames, places = spots(3)
     with pytest.raises(ModelError, match="none of the 24 warped images"):
-        spotted(IDENTITY).fit_frames(frames, np.full_like(places, np.nan), pairs=10)
+        fit_head(spotted(IDENTITY), frames, np.full_like(places, np.nan), spec=HeadSpec(pairs=10))
     with pytest.raises(ModelError, match="none of the 6 warped images"):
-        spotted(IDENTITY).fit_frames(frames, np.full_like(places, np.nan), pairs=1)
+        fit_head(spotted(IDENTITY), frames, np.full_like(places, np.nan), spec=HeadSpec(pairs=1))
 
 
 def test_linear_head_answers_in_pixels_of_each_image(linear_head: Head, faces: Portraits) -> None:

@@ -6,10 +6,9 @@ import pytest
 import torch
 import yaml
 
-from equimark import packs as module
 from equimark.geometry import Frame
 from equimark.images import ImageError, decode, frame_image, open_images
-from equimark.packs import PackedImages, is_pack, pack
+from equimark.packs import PackedImages, is_pack, pack, packing
 from pictures import BROKEN, encoded, photos, picture, unreadable
 
 
@@ -89,7 +88,7 @@ def test_nothing_is_left_behind(tmp_path, monkeypatch, error):
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(module, "asdict", fail)  # after the images are written
+    monkeypatch.setattr(packing, "asdict", fail)  # after the images are written
     expected = ImageError if isinstance(error, OSError) else KeyboardInterrupt
     with pytest.raises(expected, match="no space left" if expected is ImageError else None):
         pack(folder, tmp_path / "out", Frame(8), progress=False)
@@ -100,7 +99,7 @@ def test_a_disk_too_small_is_noticed_before_the_work(tmp_path, monkeypatch):
     folder = photos(tmp_path / "in")
     usage = shutil.disk_usage(tmp_path)._replace(free=100)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    monkeypatch.setattr(module, "_write_images", lambda *_: pytest.fail("worked all the same"))
+    monkeypatch.setattr(packing, "_write_images", lambda *_: pytest.fail("worked all the same"))
     with pytest.raises(ImageError, match="no space left"):
         pack(folder, tmp_path / "out", Frame(8), progress=False)
 

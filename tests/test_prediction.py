@@ -8,8 +8,9 @@ from PIL import Image
 from conftest import square
 from equimark import prediction
 from equimark.geometry import Frame
+from equimark.head import Head
 from equimark.images import ImageError
-from equimark.model import Head, LandmarkModel
+from equimark.model import LandmarkModel
 from equimark.packs import pack
 from equimark.prediction import detect_all, match_all
 from equimark.synthetic import Portraits

@@ -10,11 +10,12 @@ import torch
 
 from coordinates import ByColour, BySurface, Fixed, config, moving
 from equimark import protocols
+from equimark.embedding import ModelError
 from equimark.evaluation import AnnotatedFrames, draw_labels, evaluate_matching
 from equimark.geometry import Cells
 from equimark.landmarks import LandmarkError
 from equimark.metrics import BOX, MetricError, Scale
-from equimark.model import LandmarkModel, ModelError
+from equimark.model import LandmarkModel
 from equimark.protocols import Draw, Regression, cached_features, plan_draws, predictor, record_name, score
 from equimark.records import Record
 from equimark.virtual_points import VirtualPointSpec

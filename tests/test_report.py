@@ -11,12 +11,15 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from equimark import plots, report
+from equimark import report
 from equimark.checkpoint import LOG_FILE, read_config, read_log
 from equimark.config import make_config
-from equimark.model import LandmarkModel, ModelError
+from equimark.embedding import ModelError
+from equimark.model import LandmarkModel
 from equimark.packs import PackedImages
 from equimark.page import Page
+from equimark.pairs import WarpPair
+from equimark.plots import canvas
 from equimark.report import confident_cells, write_run_report
 from equimark.synthetic import portraits
 from equimark.training import train
@@ -58,7 +61,7 @@ def parse(path: Path) -> Parsed:
 
 @pytest.fixture(autouse=True)
 def coarse_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plots, "_DPI", 40)
+    monkeypatch.setattr(canvas, "_DPI", 40)
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +191,7 @@ def test_a_section_is_drawn_the_same_for_the_same_seed(run, images):
 def test_turned_images_turn_counter_clockwise_and_take_the_landmarks_along():
     frame = torch.zeros(1, 3, 41, 41)
     frame[:, :, 20, 35] = 1  # right of the middle
-    pair = report.WarpPair(turned([90.0]), turned([0.0]), 41, 0)
+    pair = WarpPair(turned([90.0]), turned([0.0]), 41, 0)
     place = pair.move_to_target(torch.tensor([[[35.0, 20.0]]]))
     assert torch.allclose(place, torch.tensor([[[20.0, 5.0]]]), atol=0.01)  # above the middle
     assert pair.views(frame).target[0, 0, 5, 20] > 0.95

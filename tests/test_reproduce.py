@@ -123,9 +123,14 @@ def test_hours_are_those_of_the_recipes() -> None:
     assert hours == pytest.approx(162_770 * 100 * 0.054 / 3600, rel=1e-3)
 
 
-def test_command(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert main(["reproduce", "--list"]) == 0
-    assert "2019-table1: Matching" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "2019-table1    Matching of landmarks" in said and "; 1 training, some" in said and "; 8 trainings" in said
+    assert max(map(len, said.splitlines())) <= 80
     assert main(["reproduce", "2019-table4"]) == 2
     assert "--root" in capsys.readouterr().err
     assert main(["reproduce", "2019-tabel4", "--root", str(root)]) == 2

@@ -7,8 +7,9 @@ from conftest import TINY
 from coordinates import config, moving
 from equimark import training
 from equimark.config import load_recipe, make_config
+from equimark.embedding import ModelError
 from equimark.geometry import Cells
-from equimark.model import LandmarkModel, ModelError
+from equimark.model import LandmarkModel
 from equimark.networks import Network
 from equimark.protocols import Draw
 from equimark.retraining import (

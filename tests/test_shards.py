@@ -21,6 +21,7 @@ from equimark import checkpoint, sharding, shards
 from equimark.arguments import make_parser
 from equimark.cli import main
 from equimark.config import make_config
+from equimark.files import replace_file
 from equimark.geometry import Frame
 from equimark.images import ImageError, ImageSource, open_images
 from equimark.packs import PackedImages, is_pack, pack
@@ -250,12 +251,47 @@ def test_what_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ImageError, match="has flow beside its images"):
         pack(folder, tmp_path / "new", Frame(SIDE), progress=False, shards=0)
 
+    photos(tmp_path / "bare", 2)
+
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(sharding, "replace_file", full)
-    with pytest.raises(ImageError, match=r"no space left .* 0 images stay"):
-        sharded(tmp_path / "full", 3, 2)
+    with pytest.raises(ImageError, match=r"no space left for .*full: make room .* what is packed stays"):
+        pack(tmp_path / "bare", tmp_path / "full", Frame(SIDE), progress=False, shards=0)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("before", [None, 2])
+@pytest.mark.parametrize("failure", [Killed(), KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_an_interrupted_overwrite_leaves_the_old_pack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int | None, failure: BaseException
+) -> None:
+    """The old pack, of one file or in shards, is whole after the second of four new shards could not be written."""
+    folder, out = photos(tmp_path / "in", 8), tmp_path / "out"
+    pack(folder, out, Frame(9), progress=False, shards=before)
+    old, left = content(out), iter([True])
+
+    def dies(path: Path, write: Callable[[Path], object]) -> None:
+        if next(left, None) is None:
+            assert content(out) == old
+            raise failure
+        replace_file(path, write)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sharding, "replace_file", dies)
+        says = (
+            "no space left for .*out: the pack that stands there is as it was" if isinstance(failure, OSError) else None
+        )
+        with pytest.raises(ImageError if says else type(failure), match=says):
+            pack(folder, out, Frame(SIDE), progress=False, shards=2, overwrite=True)
+    assert content(out) == old and sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+    packed = pack(folder, out, Frame(SIDE), progress=False, shards=2, overwrite=True)
+    assert packed.frame.size == SIDE and len(parts(out)) == 4 and not (out / "pack.yaml").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
 
 # ---- what is wrong with shards ------------------------------------------------------------------------------
@@ -305,7 +341,7 @@ def test_pyarrow_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     sharded(tmp_path / "out", 3, 2)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     for act in (lambda: PackedImages.open(tmp_path / "out"), lambda: sharded(tmp_path / "new", 3, 2)):
-        with pytest.raises(ImageError, match=r'pip install "equimark\[scale\]"'):
+        with pytest.raises(ImageError, match=r"pip install 'equimark\[scale\]'"):
             act()
 
 
@@ -479,6 +515,29 @@ def test_shards_at_a_url(url: str, photo_shards: Path, tmp_path: Path) -> None:
     parser, _ = make_parser()
     assert parser.parse_args(["train", url, "--out", "run"]).images == url
     assert parser.parse_args(["report", "run", "--images", "here"]).images == Path("here")
+
+
+def test_a_url_is_looked_up_once(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = go(url, tmp_path / "run", steps=1)
+    looks: list[str] = []
+    usual = shards.Store.files
+
+    def files(self: shards.Store) -> list[str] | None:
+        looks.append(self.path)
+        return usual(self)
+
+    monkeypatch.setattr(shards.Store, "files", files)
+    for find in (run.images, lambda: run.images(url), lambda: PackedImages.find(url)):
+        assert find() is not None and looks == [url]
+        looks.clear()
+    assert PackedImages.find("memory://bucket/other") is None and len(looks) == 1
+    fsspec.filesystem("memory").rm(f"/bucket/pack/{parts_at(url)[0]}")
+    with pytest.raises(ImageError, match="is missing"):
+        PackedImages.find(url)
+
+
+def parts_at(url: str) -> list[str]:
+    return sorted(shards.Store.open(url).files() or ())
 
 
 def test_a_place_without_a_list_of_its_files_needs_the_index(

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from equimark import formats, prototypes
 from equimark.checkpoint import CheckpointError
+from equimark.head import Head, HeadSpec, fit_head
 from equimark.landmarks import LandmarkError
 from equimark.matching import Located
-from equimark.model import Head, LandmarkModel
+from equimark.model import LandmarkModel
 from equimark.prototypes import PrototypeRegressor
 from equimark.run import Run
 from equimark.symmetry import (
@@ -290,9 +291,9 @@ def test_a_head_keeps_its_symmetry(dve_model: LandmarkModel, faces: Portraits, h
 def test_a_sparse_run_learns_from_mirror_images(sparse_model: LandmarkModel, faces: Portraits) -> None:
     frames, placements = sparse_model.frames_of(list(faces.images[:3]))
     points = np.stack([place.to_frame(p) for place, p in zip(placements, faces.landmarks5[:3], strict=True)])
-    head = sparse_model.fit_frames(frames, points, symmetry=FACE, pairs=6)
+    head = fit_head(sparse_model, frames, points, spec=HeadSpec(FACE, pairs=6))
     both = np.concatenate([points, FACE.mirror(points, 40)])
-    wanted = sparse_model.fit_frames(torch.cat([frames, frames.flip(-1)]), both, pairs=6)
+    wanted = fit_head(sparse_model, torch.cat([frames, frames.flip(-1)]), both, spec=HeadSpec(pairs=6))
     assert head.mirrored
     assert not wanted.mirrored
     torch.testing.assert_close(head.regressor.tensors(), wanted.regressor.tensors())

@@ -11,9 +11,10 @@ from .config import RunConfig
 from .formats import read as read_landmarks
 from .formats import write as write_landmarks
 from .geometry import Frame
+from .head import Head
 from .images import ImageError
 from .landmarks import LandmarkTable
-from .model import Head, LandmarkModel, Landmarks, Matches
+from .model import LandmarkModel, Landmarks, Matches
 from .packs import PackedImages, pack
 from .run import Run, train
 from .training import TrainingError

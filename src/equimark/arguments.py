@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from .config import config_keys, make_config, to_mapping
+from .directions import Direction
 from .formats import FORMATS
 from .shards import is_url
 from .timing import STAGES
@@ -33,7 +35,8 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
     _demo_arguments(add("demo", "draw people, learn their landmarks, measure and show", "demo --out runs/demo"))
     _pack_arguments(add("pack", "bring images to one size, for fast training", "pack photos --out packs/photos"))
     _train_arguments(add("train", "learn from unlabelled images", "train photos --out runs/photos --steps 5000"))
-    add("recipes", "list the papers' configurations", "recipes")
+    listed = add("recipes", "list the papers' configurations, or show one", "recipes sparse-10")
+    listed.add_argument("name", nargs="?", metavar="NAME", help="show it in full, as a file for train --recipe")
     _detect_arguments(add("detect", "find landmarks on every image", "detect runs/photos photos --out landmarks.csv"))
     _match_arguments(
         add(
@@ -54,6 +57,8 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
         "evaluate matching runs/faces --data faces/landmarks.csv --out results.json",
     )
     _evaluate_arguments(evaluate)
+    what = "make a table of what evaluate has written"
+    _tabulate_arguments(add("tabulate", what, "tabulate dense.json dve.json --metric error_iod_percent --out table.md"))
     _reproduce_arguments(
         add("reproduce", "make a table or figure of the papers", "reproduce 2019-table1 --root /data --out runs/papers")
     )
@@ -176,6 +181,7 @@ def _match_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 _SYMMETRIC = "landmarks that change places in a mirror, as 'left eye=right eye, ...', or auto: by their names"
+_DIRECTION = "in which things lie in the images: upright (all alike), any, or auto (any, if the labels show it)"
 
 
 def _fit_arguments(parser: argparse.ArgumentParser) -> None:
@@ -185,6 +191,7 @@ def _fit_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the head")
     parser.add_argument("--labels", type=int, help="use only that many labelled images, drawn by --seed")
     parser.add_argument("--symmetric", metavar="PAIRS", help=_SYMMETRIC)
+    parser.add_argument("--direction", choices=get_args(Direction), default="auto", help=_DIRECTION)
     parser.add_argument("--suggest", type=int, metavar="N", help="name the N images whose labels would help most")
     parser.add_argument("--plot", type=Path, help="PNG to write: which landmarks of a sparse run contribute to which")
     _common(parser, seed=True, frame=True)
@@ -228,6 +235,8 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     only.add_argument("--points", type=int, help="virtual points of each landmark (50)")
     only.add_argument("--shared", action="store_true", help="all landmarks use the same virtual points")
     only.add_argument("--symmetric", metavar="PAIRS", help=f"{_SYMMETRIC}; with --regressor fit")
+    what = f"{_DIRECTION}; with --regressor fit"
+    only.add_argument("--direction", choices=get_args(Direction), default="auto", help=what)
     what = "unit of errors: eyes (default, if known), pupils, box (else), or the distance between two landmarks I,J"
     only.add_argument("--scale", help=what)
     what = "file to keep predictions in, and to score those that are there without predicting again"
@@ -238,6 +247,18 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parted.add_argument("--parts", type=Path, help="folder of label images, named like the images")
     what = "what is kept of a run that is no segmentation: scratch, pretrained (default) or finetuned"
     parted.add_argument("--transfer", choices=("scratch", "pretrained", "finetuned"), default="pretrained", help=what)
+
+
+def _tabulate_arguments(parser: argparse.ArgumentParser) -> None:
+    what = "files that equimark evaluate --out wrote: a row for each, in columns its metrics or numbers of labels"
+    parser.add_argument("results", type=Path, nargs="+", metavar="RESULTS", help=what)
+    what = "metrics to show; default: all, or of several numbers of labels the first"
+    parser.add_argument("--metric", nargs="+", metavar="NAME", help=what)
+    parser.add_argument("--names", metavar="A,B", help="of the rows; default: those of the files")
+    parser.add_argument("--best", choices=("low", "high"), help="set the best number of each column in bold")
+    parser.add_argument("--digits", type=int, default=2, metavar="N", help="after the point (2); a .csv has all")
+    what = "table to write: .md, with how each number was made, .csv or .tex"
+    parser.add_argument("--out", type=Path, help=what)
 
 
 def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:

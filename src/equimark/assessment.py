@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from . import protocols, retraining
+from . import checkpoint, protocols, provenance, retraining
 from .annotated import Part, open_data, open_parts
 from .config import ConfigError
+from .directions import Direction
+from .embedding import ModelError, choose_device
 from .evaluation import AnnotatedFrames, MatchingVariant, check_matching, evaluate_matching
+from .head import PAIRS, HeadSpec
 from .metrics import BOX, PUPILS, Reliability, Scale
-from .model import PAIRS, LandmarkModel, ModelError
+from .model import LandmarkModel
 from .protocols import Draw, Entry, Predict, Regression
 from .records import Record, fingerprint
+from .results import Results
 from .retraining import Transfer
 from .symmetry import Symmetry
 from .virtual_points import VirtualPointSpec
@@ -26,54 +29,11 @@ from .virtual_points import VirtualPointSpec
 Method = Literal["virtual", "fit", "as_trained", "trained_anew"]  # the last two are for supervised runs
 
 
-@dataclass(frozen=True)
-class Results:
-    """What a protocol has found.
-
-    Args:
-        protocol: and its variant.
-        run: path of the run.
-        data: as given.
-        images: tested on.
-        metrics: by name; and a mapping of them for each number of labels, ``labels_10``.
-        seed: of everything drawn.
-        settings: of the protocol.
-        details: errors of each landmark, of each part, or after each epoch; how far confidence can be believed.
-    """
-
-    protocol: str
-    run: str
-    data: str
-    images: int
-    metrics: Mapping[str, float | Entry]
-    seed: int
-    settings: Mapping[str, Any]
-    details: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> str:
-        """The text of ``results.json``."""
-        return json.dumps(asdict(self), indent=2) + "\n"
-
-    def table(self) -> tuple[str, list[str], list[list[str]]]:
-        """Title, columns and rows for people: a metric in each row, a number of labels in each further column."""
-        entries = {name: own for name, own in self.metrics.items() if isinstance(own, dict)}
-        plain = _texts({name: own for name, own in self.metrics.items() if not isinstance(own, dict)})
-        title = f"{self.protocol}, run {self.run}, data {self.data}, images {self.images}, seed {self.seed}"
-        if not entries:
-            return title, ["metric", "value"], [[name, text] for name, text in plain.items()]
-        columns = [_texts(own) for own in entries.values()]
-        rows = [[name, *(own[name] for own in columns)] for name in columns[0]]
-        rows += [[name, *[""] * (len(columns) - 1), text] for name, text in plain.items() if name not in columns[0]]
-        return title, ["metric", *(name.replace("_", " ") for name in entries)], rows
-
-
-def _texts(entry: Mapping[str, Any]) -> dict[str, str]:
-    """Each metric, with its deviation over the draws."""
-    return {
-        name: f"{value:.3f}" + (f" ± {deviation:.3f}" if (deviation := entry.get(f"{name}_std")) else "")
-        for name, value in entry.items()
-        if not name.endswith(("_mean", "_std")) and name != "draws"
-    }
+def _load(run: str | Path, device: str) -> tuple[LandmarkModel, dict[str, Any]]:
+    """A run, and what it has learned from."""
+    kept = checkpoint.load(Path(run))
+    model = LandmarkModel(kept.network, kept.config, device=choose_device(device))
+    return model, provenance.training_of(kept)
 
 
 # ---- matching ------------------------------------------------------------------------------------------------
@@ -106,7 +66,7 @@ def assess_matching(
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         progress: show progress bars.
     """
-    model = LandmarkModel.load(run, device=device)
+    model, trained = _load(run, device)
     check_matching(model)
     part = open_data(str(data), root).test(split)
     test = part.load(model.frame, frame, progress=progress)
@@ -120,6 +80,8 @@ def assess_matching(
         seed=seed,
         settings={"test": part.name, "frame": frame, "pairs": len(found.same_identity)},
         details={"by_point": {name: protocols.plain(values) for name, values in found.by_point().items()}},
+        made=provenance.made_now(model.device),
+        trained=trained,
     )
 
 
@@ -139,6 +101,7 @@ def assess_landmarks(
     spec: VirtualPointSpec | None = None,
     pairs: int = PAIRS,
     symmetric: str | None = None,
+    direction: Direction = "auto",
     scale: str | None = None,
     predictions: Path | None = None,
     learn_from: tuple[str, Path] | None = None,
@@ -164,6 +127,7 @@ def assess_landmarks(
         spec: of the virtual points.
         pairs: of warped views that a sparse run's regression is fitted to, at least.
         symmetric: landmarks that change places in a mirror: see :meth:`equimark.symmetry.Symmetry.parse`.
+        direction: in which things lie in the images: see :class:`equimark.head.HeadSpec`.
         scale: see :func:`parse_scale`.
         learn_from: another published set and its folder, whose ``train`` is learned from instead.
         predictions: file to keep predictions in, and to take those from that are there.
@@ -171,7 +135,7 @@ def assess_landmarks(
         device: see :func:`assess_matching`.
         progress: show progress bars.
     """
-    model, spec = LandmarkModel.load(run, device=device), spec or VirtualPointSpec()
+    (model, trained), spec = _load(run, device), spec or VirtualPointSpec()
     method = _choose_method(model, regressor, labels)
     found = open_data(str(data), root)
     if learn_from is None:
@@ -179,7 +143,7 @@ def assess_landmarks(
     else:
         parts = open_data(*learn_from).test("train"), found.test(split)
     unit = parse_scale(scale, found.eyes, parts[1].table.points.shape[1])
-    symmetry = _symmetry(symmetric, method, parts[0])
+    fitting = HeadSpec(_symmetry(symmetric, method, parts[0]), _direction(direction, method), pairs)
     if method == "as_trained":
         planned = [Draw(method, seed, np.arange(len(parts[0])))]
     else:
@@ -191,12 +155,14 @@ def assess_landmarks(
         settings |= asdict(spec)
     elif model.is_sparse:
         settings["pairs"] = pairs
-    if symmetry is not None:
-        settings["symmetric"] = symmetry.pairs
+    elif method == "fit":
+        settings["direction"] = direction
+    if fitting.symmetry is not None:
+        settings["symmetric"] = fitting.symmetry.pairs
     record = Record(_identity(model, train, test, settings), predictions)
     missing = [draw for draw in planned if protocols.record_name(draw) not in record]
     if missing:
-        with _predictor(model, train, test, method, spec, pairs, symmetry, device, progress) as predict:
+        with _predictor(model, train, test, method, spec, fitting, device, progress) as predict:
             protocols.predict_draws(predict, missing, record, progress=progress)
     side = model.config.pairs.crop_size(model.frame.size)
     labels_of, stride = (train.points, test.points), model.network.cells.stride
@@ -212,6 +178,8 @@ def assess_landmarks(
         settings=_describe(parts) | {"scale": scale or unit.name, "frame": frame, "draws": draws} | settings,
         details={"by_point": protocols.score_points(record, planned, test.points, unit)}
         | ({"reliability": _describe_reliability(believed)} if believed else {}),
+        made=provenance.made_now(model.device),
+        trained=trained,
     )
 
 
@@ -221,6 +189,12 @@ def _symmetry(text: str | None, method: Method, train: Part) -> Symmetry | None:
     if method != "fit":
         raise ConfigError("--symmetric: only what equimark fit learns knows of mirror images; add --regressor fit")
     return Symmetry.parse(text, train.table.labels)
+
+
+def _direction(wanted: Direction, method: Method) -> Direction:
+    if wanted != "auto" and method != "fit":
+        raise ConfigError("--direction: only what equimark fit learns looks in several; add --regressor fit")
+    return wanted
 
 
 def parse_labels(text: str) -> list[int | None]:
@@ -297,8 +271,7 @@ def _predictor(
     test: AnnotatedFrames,
     method: Method,
     spec: VirtualPointSpec,
-    pairs: int,
-    symmetry: Symmetry | None,
+    fitting: HeadSpec,
     device: str,
     progress: bool,
 ) -> Iterator[Predict]:
@@ -312,7 +285,7 @@ def _predictor(
             model.config, train, test, draw, device=device, progress=progress
         )
     else:
-        options: dict[str, Any] = {"pairs": pairs, "symmetry": symmetry, "progress": progress}
+        options: dict[str, Any] = {"fitting": fitting, "progress": progress}
         with protocols.predictor(model, train, test, method, spec, **options) as predict:
             yield predict
 
@@ -364,7 +337,7 @@ def assess_segmentation(
         device: see :func:`assess_matching`.
         progress: show progress bars.
     """
-    model = LandmarkModel.load(run, device=device)
+    model, trained = _load(run, device)
     found = open_parts(str(data), root, parts)
     if model.config.method == "segmentation":
         part = found.test(split)
@@ -395,7 +368,8 @@ def assess_segmentation(
         measured = _with_largest(protocols.summarise_draws(planned, summaries), planned)
         protocol, settings = f"segmentation, {transfer}", _describe(pair) | {"draws": draws}
         details = {"by_epoch": {name: [own.metrics() for own in curve] for name, curve in curves.items()}}
-    return Results(protocol, str(run), str(data), len(test), measured, seed, settings, details)
+    made = provenance.made_now(model.device)
+    return Results(protocol, str(run), str(data), len(test), measured, seed, settings, details, made, trained)
 
 
 def _describe_reliability(believed: Mapping[str, Reliability]) -> dict[str, dict[str, list[float | None]]]:

@@ -25,11 +25,13 @@ import torch
 import yaml
 from torch import Tensor
 
+from .embedding import Embedding
 from .files import replace_file, write_text
 from .formats import parquet
 from .geometry import Placement
+from .head import Head
 from .landmarks import LandmarkError, LandmarkTable, few
-from .model import Head, LandmarkModel
+from .model import LandmarkModel
 from .prediction import FramedImages, Matcher, open_framed, predict
 from .progress import Advance, progress_bar
 
@@ -223,11 +225,11 @@ def _begin(folder: Path, job: Mapping[str, Any]) -> None:
         )
 
 
-def _tensors(detector: LandmarkModel | Head | Matcher) -> dict[str, Tensor]:
+def _tensors(detector: Embedding | Head | Matcher) -> dict[str, Tensor]:
     """All that decides what a detector finds in a frame."""
-    if isinstance(detector, LandmarkModel):
+    if isinstance(detector, Embedding):
         return dict(detector.network.state_dict())
-    own = detector.regressor.tensors() if isinstance(detector, Head) else {"descriptors": detector.descriptors}
+    own = detector.tensors() if isinstance(detector, Head) else {"descriptors": detector.descriptors}
     return _tensors(detector.model) | {f"on top: {name}": tensor for name, tensor in own.items()}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -15,19 +16,20 @@ from .chains import ChainError
 from .checkpoint import CheckpointError
 from .commands import COMMANDS
 from .config import ConfigError, config_keys, nearest
+from .embedding import ModelError
 from .export import ExportError
 from .images import ImageError
 from .landmarks import LandmarkError
 from .metrics import MetricError
-from .model import ModelError
 from .processes import prints
 from .records import RecordError
+from .results import ResultsError
 from .timing import TimingError
 from .training import TrainingError
 
 Failure = (
     *(AppError, BenchmarkError, CheckpointError, ImageError, LandmarkError, MetricError, ModelError, RecordError),
-    *(ExportError, TimingError, TrainingError, OSError),
+    *(ExportError, ResultsError, TimingError, TrainingError, OSError),
 )
 
 
@@ -35,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     torch.set_flush_denormal(True)  # must precede the first parallel operation of the process
     parser, commands = make_parser()
-    arguments, rest = parser.parse_known_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    arguments, rest = parser.parse_known_args(words)
+    arguments.words = words
     command = commands[arguments.command]
     try:
         if arguments.command == "train":
@@ -43,6 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             _refuse(rest, command)
         COMMANDS[arguments.command](arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads the output has seen enough, as in `equimark recipes | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (ConfigError, ChainError) as error:
         return _complain(error, 2)
     except Failure as error:

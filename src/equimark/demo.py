@@ -18,6 +18,7 @@ from torch import Tensor
 from . import checkpoint, evaluation, metrics, plots, report
 from .evaluation import AnnotatedFrames
 from .files import write_text
+from .head import fit_head
 from .packs import PackedImages
 from .page import Page
 from .run import Run, train
@@ -85,7 +86,7 @@ def run_demo(out: Path, *, seed: int = 0, device: str = "auto", progress: bool =
         results = {name: evaluation.evaluate_matching(runs[name].model, test).metrics() for name in ("dense", "dve")}
         health = evaluation.evaluate_sparse(runs["sparse"].model, test.frames, seed=seed)
         results["sparse"] = {name: float(value) for name, value in vars(health).items()}
-        head = runs["dve"].model.fit_frames(labelled.frames, labelled.points)
+        head = fit_head(runs["dve"].model, labelled.frames, labelled.points)
         fitted = head.predict_frames(test.frames)
         results[f"fit_{LABELS}_labels"] = _point_metrics(fitted, test.points)
         mean_shape = np.broadcast_to(labelled.points.mean(0), test.points.shape)

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from . import geometry, matching
+from .embedding import ModelError, batches
+from .head import Head, fit_head
 from .methods import cells_correspondence
-from .model import Head, LandmarkModel, ModelError, batches
+from .model import LandmarkModel
 from .pairs import draw_warps
 
 _CANDIDATES = 6  # for each landmark that is wanted
@@ -45,7 +47,7 @@ def discover(model: LandmarkModel, frames: Tensor, count: int, *, seed: int = 0)
     chosen = chosen[places[:, chosen, 1].mean(0).argsort()]
     plainest = confidence[:, chosen].mean(1).argsort(descending=True)[:_LABELLED]
     points = model.network.cells.to_pixels(places[plainest][:, chosen])
-    return model.fit_frames(frames[plainest], points.double().numpy())
+    return fit_head(model, frames[plainest], points.double().numpy())
 
 
 def _candidates(model: LandmarkModel, frames: Tensor, count: int, seed: int) -> Tensor:

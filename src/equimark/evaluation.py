@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from . import geometry, matching, objectives
+from .embedding import ModelError, batches
 from .geometry import Frame, Size, frame_by_landmarks
 from .images import ImageError, ImageSource, frame_image, open_images
 from .landmarks import LandmarkError, LandmarkTable, match_images
 from .methods import cells_correspondence
 from .metrics import Points, by_point
-from .model import LandmarkModel, ModelError, batches
+from .model import LandmarkModel
 from .pairs import PairSpec, draw_warps
 from .progress import progress_bar
 from .warps import PRESETS

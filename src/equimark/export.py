@@ -24,9 +24,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from . import geometry
+from .embedding import Embedding
 from .files import replace_file
 from .graphs import Descriptors, FromDescriptors, FromLandmarks, Landmarks, Outputs, Supervised
-from .model import Head, LandmarkModel
+from .head import Head
+from .model import LandmarkModel
 from .regression import LinearRegressor
 
 OPSET = 18
@@ -89,7 +91,8 @@ def export_onnx(
         overwrite: replace a file that is there.
 
     Raises:
-        ExportError: if a package is missing, the file exists, or its answers differ from the model's.
+        ExportError: if a package is missing, the file exists, the head is for any direction, or the answers differ
+            from the model's.
         CheckpointError: if there is no such run or head.
     """
     path = Path(path)
@@ -99,8 +102,13 @@ def export_onnx(
         model = LandmarkModel.load(model, device="cpu")
     if head is not None and not isinstance(head, Head):
         head = Head.load(head, model)
-    model = _on_cpu(head.model if head else model)
-    task = _Task.of(model, Head(model, head.regressor, head.names) if head else None)
+    if head is not None and head.turned:
+        raise ExportError(
+            "a head for things in any direction looks at an image thirteen times, which is no single network: fit it "
+            "with --direction upright"
+        )
+    own = _on_cpu(head.model if head else model)
+    task = _Task.of(own, Head(own, head.regressor, head.names) if head else None)
     about = task.about()
     found: list[float] = []
 
@@ -112,8 +120,8 @@ def export_onnx(
     return Exported(path, task.outputs, tuple(task.shapes()), found[0], about)
 
 
-def _on_cpu(model: LandmarkModel) -> LandmarkModel:
-    return model if model.device.type == "cpu" else LandmarkModel(copy.deepcopy(model.network), model.config)
+def _on_cpu(model: Embedding) -> Embedding:
+    return model if model.device.type == "cpu" else Embedding(copy.deepcopy(model.network), model.config)
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:
@@ -151,14 +159,14 @@ class _Task:
         any_size: whether images of other sizes than the frame's can be given.
     """
 
-    model: LandmarkModel
+    model: Embedding
     head: Head | None
     graph: nn.Module
     outputs: tuple[str, ...]
     any_size: bool
 
     @classmethod
-    def of(cls, model: LandmarkModel, head: Head | None) -> _Task:
+    def of(cls, model: Embedding, head: Head | None) -> _Task:
         network, margin, size = model.network, model.config.pairs.margin, model.frame.size
         located = ("landmarks", "confidence")
         regressor = head.regressor if head is not None else None

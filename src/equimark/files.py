@@ -1,10 +1,14 @@
-"""Writing files so that an interrupted write leaves what was there before."""
+"""Writing files and folders so that an interrupted write leaves what was there before."""
 
 from __future__ import annotations
 
+import csv
 import secrets
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
@@ -22,6 +26,51 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def replace_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside ``path`` to fill, which takes its place in the end.
+
+    If anything goes wrong before that, the new folder vanishes, and what stood at ``path`` is as it was.
+    """
+    mark = secrets.token_hex(8)
+    folder, old = (path.with_name(f".{path.name}.{mark}.{part}") for part in ("partial", "replaced"))
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+        if path.exists():
+            path.rename(old)
+        folder.rename(path)
+    except BaseException:
+        if old.exists():
+            old.rename(path)
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` as UTF-8, by way of :func:`replace_file`."""
     replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
+    """Write a table to ``path``, by way of :func:`replace_file`."""
+
+    def write(temporary: Path) -> None:
+        with csv_writer(temporary, header) as writer:
+            writer.writerows(rows)
+
+    replace_file(path, write)
+
+
+@contextmanager
+def csv_writer(path: Path, header: Sequence[str]) -> Iterator[Any]:
+    """A :func:`csv.writer` of the rows below ``header``, for files that nobody sees before they are complete.
+
+    The file is UTF-8, with names of files that are not as the operating system has them, and lines end in ``\\n``.
+    """
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        yield writer

@@ -12,7 +12,8 @@ from . import checkpoint
 from .checkpoint import CONFIG_FILE, LOG_FILE, MODEL_FILE, Checkpoint
 from .export import Exported, ExportError, check_free, export_onnx
 from .files import write_text
-from .model import Head, LandmarkModel
+from .head import Head
+from .model import LandmarkModel
 
 CARD_FILE = "README.md"
 ONNX_FILE = "model.onnx"

@@ -13,11 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .embedding import Embedding, Found, Image
 from .geometry import Frame, Placement, Size
+from .head import Head
 from .images import Framed, ImageError, Unreadable, open_images, read_framed
 from .landmarks import LandmarkTable, match_names
-from .model import Found, Head, Image, LandmarkModel
-from .packs import PackedImages, is_pack
+from .model import LandmarkModel
+from .packs import PackedImages
 from .progress import Advance, progress_bar
 from .suggestion import suggest
 
@@ -117,7 +119,7 @@ def suggest_images(
     return [found.images[row] for row in order]
 
 
-def _summarise(model: LandmarkModel, frames: Tensor) -> NDArray[np.float32]:
+def _summarise(model: Embedding, frames: Tensor) -> NDArray[np.float32]:
     """A vector (B, D) of each of ``frames`` (B, 3, S, S): the mean descriptor, or the landmarks of a sparse run."""
     summary = (
         model.landmarks_of(frames).positions.flatten(1) if model.is_sparse else model.features(frames).mean((2, 3))
@@ -190,14 +192,14 @@ def open_framed(images: str | Path, frame: Frame, *, workers: int | None = None)
     Raises:
         ImageError: as of :func:`open_images`; or a pack of another size.
     """
-    if not is_pack(images):
+    packed = PackedImages.find(images)
+    if packed is None:
         source = open_images(images)
 
         def read(rows: range) -> Iterator[Framed | Unreadable]:
             return read_framed(replace(source, names=source.names[rows.start : rows.stop]), frame, workers=workers)
 
         return FramedImages(source.names, read)
-    packed = PackedImages.open(images)
     if packed.frame.size != frame.size:
         raise ImageError(f"{images} is packed at {packed.frame.size} px, the model sees {frame.size} px: pack it again")
 

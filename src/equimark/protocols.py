@@ -28,13 +28,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from . import metrics, objectives
+from .embedding import ModelError, batches
 from .evaluation import REFERENCE_SIDE, AnnotatedFrames, draw_labels
+from .head import HeadSpec, fit_head
 from .metrics import MetricError, Points, Reliability, Scale
-from .model import PAIRS, LandmarkModel, ModelError, batches
+from .model import LandmarkModel
 from .progress import progress_bar
 from .prototypes import PrototypeRegressor, tolerance_of
 from .records import Record
-from .symmetry import Symmetry
 from .virtual_points import VirtualPointRegressor, VirtualPointSpec
 
 THRESHOLD = 0.1  # of the scale: up to it a landmark is right, and an image no failure
@@ -105,8 +106,7 @@ def predictor(
     regression: Regression,
     spec: VirtualPointSpec,
     *,
-    pairs: int = PAIRS,
-    symmetry: Symmetry | None = None,
+    fitting: HeadSpec | None = None,
     progress: bool = False,
 ) -> Iterator[Predict]:
     """What fits annotated landmarks to a draw of ``train`` and predicts those of ``test``, by a run kept frozen.
@@ -118,15 +118,14 @@ def predictor(
         regression: ``virtual``, the papers' virtual points on the descriptors of the cropped frame; ``fit``, as
             ``equimark fit`` does it, which for a sparse run is the papers' linear regression under warps.
         spec: of the virtual points.
-        pairs: of warped views that a sparse run's regression is fitted to, at least.
-        symmetry: of the landmarks, from which ``fit`` learns.
+        fitting: how ``fit`` does it.
         progress: show progress bars.
 
     Raises:
         ModelError: if the run cannot be used so.
     """
     if regression == "fit":
-        yield lambda draw: _fit(model, train, test, draw, pairs, symmetry)
+        yield lambda draw: _fit(model, train, test, draw, fitting)
         return
     if not model.has_descriptors:
         raise ModelError(f"a {model.config.method} run has no descriptors for virtual points: use --regressor fit")
@@ -139,11 +138,10 @@ def _fit(
     train: AnnotatedFrames,
     test: AnnotatedFrames,
     draw: Draw,
-    pairs: int,
-    symmetry: Symmetry | None,
+    fitting: HeadSpec | None,
 ) -> Points:
     frames, points = train.frames[draw.rows], train.points[draw.rows]
-    head = model.fit_frames(frames, points, symmetry=symmetry, seed=draw.seed, pairs=pairs)
+    head = fit_head(model, frames, points, spec=fitting, seed=draw.seed)
     points, confidence = head.locate_frames(test.frames)
     if isinstance(head.regressor, PrototypeRegressor):
         return np.concatenate([points, confidence[..., None]], -1)

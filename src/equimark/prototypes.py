@@ -187,6 +187,16 @@ class PrototypeRegressor:
         standard = (evidence - self.usual) / self.spread
         return Located(positions, (self.belief[0] + self.belief[1:] @ standard).sigmoid())
 
+    def likelihood(self, found: Located) -> Tensor:
+        """How much (B,) speaks for landmarks (B, K, 2), found by :meth:`predict`, being the thing and standing upright.
+
+        The log-odds of their confidence, less the squared Mahalanobis distance of their shape from the mean shape.
+        """
+        away = (found.positions.flatten(1) - self.mean).double()
+        distance = (torch.linalg.solve(self.covariance.double(), away.mT).mT * away).sum(1)
+        likelihood: Tensor = _log_odds(found.confidence).sum(1) - distance
+        return likelihood
+
     def scores(self, features: Tensor) -> Tensor:
         """Score maps (B, K, h, w), logits, of ``features`` (B, C, h, w)."""
         seen = _with_context(features)

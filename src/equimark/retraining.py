@@ -18,9 +18,10 @@ from torch import Tensor
 
 from . import segmentation, training
 from .config import RunConfig, load_recipe, make_config
+from .embedding import ModelError, batches
 from .evaluation import AnnotatedFrames
 from .metrics import Points
-from .model import LandmarkModel, ModelError, batches
+from .model import LandmarkModel
 from .networks import Network, SegmentationNet, SmallNet
 from .packs import PackedImages
 from .protocols import Draw, found_landmarks

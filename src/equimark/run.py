@@ -57,7 +57,8 @@ class Run:
         own = (self.folder / PACK_FOLDER, checkpoint.load(self.folder).data.source)
         if elsewhere is not None:
             return PackedImages.read(elsewhere, self.model.frame, most)
-        return next((PackedImages.open(place) for place in own if is_pack(place)), None)
+        found = (PackedImages.find(place) for place in own)
+        return next((packed for packed in found if packed is not None), None)
 
 
 def train(
@@ -103,12 +104,8 @@ def train(
     with processes.together():
         _check_out(folder, resume=resume, overwrite=overwrite)
         config = _choose_config(recipe, method, settings, folder if resume else None, start_from)
-        if labels is not None and config.method == "supervised":
-            config = replace(config, network=replace(config.network, channels=labels.points.shape[1]))
+        config, initial = _fit_network(config, labels, start_from, resume=resume)
         config.check_division(processes.count)
-        initial = None
-        if start_from is not None and (not resume or config.method == "segmentation"):  # its network is as the old
-            config, initial = _start_from(checkpoint.load(Path(start_from)), config)
     packed, source = _pack(images, folder, config, processes, resume=resume, progress=progress)
     with processes.together():
         packed = _with_labels(packed, config, labels, parts)
@@ -182,6 +179,17 @@ def _choose_config(
         if resumed is None:
             base["steps"] = None  # how long the earlier run was says nothing about the fine-tuning
     return make_config(base, settings)
+
+
+def _fit_network(
+    config: RunConfig, labels: LandmarkTable | None, start_from: str | Path | None, *, resume: bool
+) -> tuple[RunConfig, Network | None]:
+    """``config`` with the network that labels and the run to start from demand; that run's network, if there is one."""
+    if labels is not None and config.method == "supervised":
+        config = replace(config, network=replace(config.network, channels=labels.points.shape[1]))
+    if start_from is not None and (not resume or config.method == "segmentation"):  # its network is as the old
+        return _start_from(checkpoint.load(Path(start_from)), config)
+    return config, None
 
 
 def _start_from(earlier: checkpoint.Checkpoint, config: RunConfig) -> tuple[RunConfig, Network]:

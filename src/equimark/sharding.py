@@ -5,8 +5,6 @@ Which images a shard holds follows from the source and the shards that stand the
 
 from __future__ import annotations
 
-import csv
-import errno
 import hashlib
 import json
 from collections.abc import Iterator
@@ -19,11 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from equimark.files import replace_file, write_text
+from equimark.arrow import import_pyarrow
+from equimark.files import replace_file, write_csv, write_text
 from equimark.geometry import Frame
 from equimark.images import Framed, ImageError, ImageSource, Pixels, Unreadable, read_framed
 from equimark.progress import Advance, progress_bar
-from equimark.shards import FORMAT, INDEX, KEY, NUMBERS, Shard, Store, from_column, import_pyarrow, same_frame
+from equimark.shards import FORMAT, INDEX, KEY, NUMBERS, Shard, Store, from_column, same_frame
 
 _BYTES = 2**24  # of pixels in a shard, about
 
@@ -57,7 +56,8 @@ def write_shards(
         workers: threads that decode; default: one per processor.
 
     Raises:
-        ImageError: no readable image, shards of another frame in ``out``, another writer there, or the disk is full.
+        ImageError: no readable image, shards of another frame in ``out``, or another writer there.
+        OSError: the disk is full; what is written stays.
     """
     if images < 0:
         raise ImageError(f"a shard holds at least one image, got {images}")
@@ -126,15 +126,7 @@ def _add(written: _Written, group: list[Framed | Unreadable], out: Path, frame: 
         return 0
     taken = {shard.number for shard in written.shards}
     number = next(number for number in range(len(taken) + 1) if number not in taken)  # a removed shard's comes first
-    try:
-        written.shards.append(_write_shard(out, number, framed, unreadable, frame))
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        held = len(written.names)
-        raise ImageError(
-            f"no space left for {out}: make room and give the command again, {held} images stay"
-        ) from error
+    written.shards.append(_write_shard(out, number, framed, unreadable, frame))
     written.names.update(item.name for item in framed)
     for item in framed:
         written.unreadable.pop(item.name, None)
@@ -142,7 +134,7 @@ def _add(written: _Written, group: list[Framed | Unreadable], out: Path, frame: 
 
 
 def _write_shard(out: Path, number: int, framed: list[Framed], unreadable: dict[str, str], frame: Frame) -> Shard:
-    arrow = import_pyarrow(out)
+    arrow = import_pyarrow(out, ImageError)
     names = [item.name for item in framed]
     numbers = np.array([(*item.size, *item.placement.box) for item in framed])
     pixels = np.stack([item.pixels for item in framed])
@@ -193,9 +185,4 @@ def _write_lists(written: _Written, out: Path, frame: Frame) -> None:
     shards = sorted(written.shards, key=lambda shard: shard.number)
     about = {"format": FORMAT, "frame": asdict(frame), "parts": [asdict(shard) for shard in shards]}
     write_text(out / INDEX, json.dumps(about, indent=1) + "\n")
-
-    def write(path: Path) -> None:
-        with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([("file", "reason"), *written.unreadable.items()])
-
-    replace_file(out / "unreadable.csv", write)
+    write_csv(out / "unreadable.csv", ("file", "reason"), written.unreadable.items())

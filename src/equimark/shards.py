@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from equimark.arrow import import_pyarrow
 from equimark.geometry import Frame
 from equimark.images import ImageError, Pixels
 
@@ -72,10 +73,17 @@ def is_sharded(path: str | Path) -> bool:
     """Whether a sharded pack lies at ``path``, a folder or URL."""
     if not is_url(path):
         return any(_FILE.fullmatch(file.name) for file in Path(path).glob("part-*.parquet"))
-    try:
-        return bool(_find(Store.open(path)).shards)
-    except ImageError:
-        return False
+    return _look(path) is not None
+
+
+def find_shards(path: str | Path) -> ShardedFrames | None:
+    """The frames of the sharded pack at ``path``; None if none lies there, or nothing can be seen there.
+
+    Raises:
+        ImageError: a shard is missing or damaged, or of a newer format.
+    """
+    found = _look(path)
+    return None if found is None else _frames_of(found)
 
 
 def open_shards(path: str | Path) -> ShardedFrames:
@@ -84,24 +92,38 @@ def open_shards(path: str | Path) -> ShardedFrames:
     Raises:
         ImageError: no shards there, one missing or damaged, of a newer format, or pyarrow is not installed.
     """
-    store = Store.open(path)
-    found = _find(store)
-    if found.frame is None or not found.shards:
+    found = _find(Store.open(path))
+    if not found.shards:
         raise ImageError(f"{path} holds no part-*.parquet; make some: equimark pack IMAGES --out DIR --shards")
+    return _frames_of(found)
+
+
+class _Found(NamedTuple):
+    store: Store
+    frame: Frame | None
+    shards: list[Shard]  # by number
+    missing: list[str]  # files that the index names
+
+
+def _look(path: str | Path) -> _Found | None:
+    try:
+        found = _find(Store.open(path))
+    except ImageError:
+        return None
+    return found if found.shards else None
+
+
+def _frames_of(found: _Found) -> ShardedFrames:
+    path = found.store.path
     if found.missing:
-        raise ImageError(f"{store.name(found.missing[0])} is missing; copy it again, or {_AGAIN}")
+        raise ImageError(f"{found.store.name(found.missing[0])} is missing; copy it again, or {_AGAIN}")
     for number, shard in enumerate(found.shards):
         if shard.number > number:
             raise ImageError(f"{path} has no part-{number:05d}-*.parquet, but later ones: copy it again, or {_AGAIN}")
         if shard.number < number:
             raise ImageError(f"{path} has two files of number {shard.number:05d}, one is {shard.file}: remove one")
-    return ShardedFrames(store, found.frame, found.shards)
-
-
-class _Found(NamedTuple):
-    frame: Frame | None
-    shards: list[Shard]  # by number
-    missing: list[str]  # files that the index names
+    assert found.frame is not None  # as there are shards
+    return ShardedFrames(found.store, found.frame, found.shards)
 
 
 def _find(store: Store) -> _Found:
@@ -116,7 +138,7 @@ def _find(store: Store) -> _Found:
             frame = same_frame(frame, about, store.name(shard.file))
             shards.append(shard)
     shards.sort(key=lambda shard: (shard.number, shard.file))
-    return _Found(frame, shards, sorted(indexed.keys() - set(files)))
+    return _Found(store, frame, shards, sorted(indexed.keys() - set(files)))
 
 
 def same_frame(frame: Frame | None, about: dict[str, Any], where: str) -> Frame:
@@ -163,7 +185,7 @@ class Store:
     @classmethod
     def open(cls, path: str | Path) -> Store:
         """What lies at ``path``, a folder or URL; whether anything does is not asked yet."""
-        arrow = import_pyarrow(path)
+        arrow = import_pyarrow(path, ImageError)
         if not is_url(path):
             return cls(str(path), str(Path(path).absolute()), arrow.fs.LocalFileSystem())
         import fsspec
@@ -180,7 +202,7 @@ class Store:
 
     def files(self) -> list[str] | None:
         """The shards' names; None if the place has no list of its files."""
-        arrow = import_pyarrow(self.path)
+        arrow = import_pyarrow(self.path, ImageError)
         try:
             found = self.filesystem.get_file_info(arrow.fs.FileSelector(self.root, allow_not_found=True))
         except Exception:  # what is raised depends on the protocol's package
@@ -210,7 +232,7 @@ class Store:
 
     @contextmanager
     def _parquet(self, file: str) -> Iterator[Any]:
-        arrow = import_pyarrow(self.path)
+        arrow = import_pyarrow(self.path, ImageError)
         try:
             with self.filesystem.open_input_file(f"{self.root}/{file}") as stream:
                 yield arrow.parquet.ParquetFile(stream, pre_buffer=True, page_checksum_verification=True)
@@ -221,21 +243,6 @@ class Store:
             raise ImageError(
                 f"{self.name(file)} is damaged or cannot be read ({reason}); copy it again, or remove it and {_AGAIN}"
             ) from error
-
-
-def import_pyarrow(path: str | Path) -> Any:
-    """The package, which is an extra; ``path`` is what it is needed for.
-
-    Raises:
-        ImageError: it is not installed.
-    """
-    try:
-        import pyarrow
-        import pyarrow.fs
-        import pyarrow.parquet
-    except ImportError:
-        raise ImageError(f'{path}: packs in shards need pyarrow: pip install "equimark[scale]"') from None
-    return pyarrow
 
 
 # ---- reading ------------------------------------------------------------------------------------------------

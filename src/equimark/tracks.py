@@ -5,7 +5,6 @@ Nothing is smoothed unless asked for, and what is blank stays blank.
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,10 +14,10 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from .files import replace_file
+from .files import write_csv
 from .images import Video, open_images
 from .landmarks import LandmarkTable
-from .packs import PackedImages, is_pack
+from .packs import PackedImages
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -63,19 +62,16 @@ class Tracks:
 
     def write(self, path: Path) -> None:
         """Write a row for each landmark of each frame: video, frame, seconds, landmark, x, y, confidence, speed."""
-        replace_file(path, self._write)
+        write_csv(path, _COLUMNS, self._rows())
 
-    def _write(self, path: Path) -> None:
+    def _rows(self) -> Iterator[tuple[object, ...]]:
         points, moving = self.table.points, self.speeds()
         sure = np.full(moving.shape, np.nan) if self.table.confidence is None else self.table.confidence
-        with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(_COLUMNS)
-            for row, (video, frame) in enumerate(zip(self.videos, self.frames.tolist(), strict=True)):
-                seconds = _text(self.seconds[row], 6)
-                for k, name in enumerate(self.table.labels):
-                    numbers = (*points[row, k], sure[row, k], moving[row, k])
-                    writer.writerow((video, frame, seconds, name, *(_text(number, 4) for number in numbers)))
+        for row, (video, frame) in enumerate(zip(self.videos, self.frames.tolist(), strict=True)):
+            seconds = _text(self.seconds[row], 6)
+            for k, name in enumerate(self.table.labels):
+                numbers = (*points[row, k], sure[row, k], moving[row, k])
+                yield video, frame, seconds, name, *(_text(number, 4) for number in numbers)
 
     def _by_video(self) -> Iterator[Integers]:
         """The rows of each video."""
@@ -115,8 +111,9 @@ def follow(table: LandmarkTable, images: str | Path, fps: float | None = None) -
 
 
 def _frames_of(images: str | Path) -> tuple[Sequence[str], dict[str, Video]]:
-    if is_pack(images):
-        return PackedImages.open(images).names, {}
+    packed = PackedImages.find(images)
+    if packed is not None:
+        return packed.names, {}
     source = open_images(images)
     return source.names, dict(source.videos)
 

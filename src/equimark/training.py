@@ -140,11 +140,7 @@ def train(
             # Asked once, of all processes: a signal that comes later is for the next step, which saves.
             stopping = processes.largest(received[0] if received else 0)
             saving = bool(stopping) or step == config.steps or step % config.save_every == 0
-            entry = None
-            if saving or step % config.log_every == 0:
-                entry = log.flush(pairs=config.batch_size, lr=work.rates[0])
-                work.track(entry)
-            advance(note=_note(entry))
+            advance(note=_note(work.write_log(log) if saving or step % config.log_every == 0 else None))
             if saving:
                 work.save(step)
             if on_step:
@@ -233,10 +229,12 @@ class _Work:
             self.accelerator.backward(terms["total"] / self.config.accumulation)
         return {name: value.detach() for name, value in terms.items()}
 
-    def track(self, entry: dict[str, Any] | None) -> None:
-        """Send a line of the log to the tracker, if there is one."""
+    def write_log(self, log: Log) -> dict[str, Any] | None:
+        """Write a line of the log, and send it to the tracker, if there is one."""
+        entry = log.flush(pairs=self.config.batch_size, lr=self.rates[0])
         if entry and self.tracked:
             self.accelerator.log({k: v for k, v in entry.items() if k != "step"}, step=entry["step"])
+        return entry
 
     def close(self) -> None:
         """Let the tracker write what it holds."""

@@ -21,18 +21,19 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from . import assessment, benchmarks, chains, checkpoint, run
-from .assessment import Results
 from .benchmarks import Benchmark, BenchmarkError, Split
 from .chains import Chain
 from .config import RunConfig, load_recipe, make_config
 from .figures import DRAWINGS, Curve, Exhibit, curve_of
 from .files import write_text
 from .geometry import Frame
+from .head import PAIRS, HeadSpec, fit_head
 from .images import Framed
 from .landmarks import LandmarkTable
 from .metrics import Points
-from .model import PAIRS, LandmarkModel
+from .model import LandmarkModel
 from .packs import PackedImages, is_pack, write_pack
+from .results import Results
 from .virtual_points import VirtualPointSpec
 
 _QUICK_STEPS, _QUICK_BATCH, _QUICK_IMAGES, _QUICK_EPOCHS = 2, 2, 64, 2
@@ -181,7 +182,7 @@ class Workshop:
         folder = self.run_folder(name)
         kept = self.out / "results" / f"{protocol}-{data}-{_digest(folder, what, self.seed)}.json"
         if kept.is_file():
-            return Results(**json.loads(kept.read_text(encoding="utf-8")))
+            return Results.read(kept)
         common = {"root": self.folder_of(data), "seed": self.seed, "device": self.device, "progress": self.progress}
         with self.sizes():
             results = _PROTOCOLS[protocol](self, folder, data, common, settings)
@@ -250,10 +251,8 @@ class Workshop:
         if spec.get("head"):
             learned = _framed(shown[0].split("train"), model, _LEARNED)
             assert learned.points is not None
-            pairs = _QUICK_IMAGES if self.quick else PAIRS
-            head = model.fit_frames(
-                learned.frames, learned.points, shown[0].landmark_names, seed=self.seed, pairs=pairs
-            )
+            fitting = HeadSpec(pairs=_QUICK_IMAGES if self.quick else PAIRS)
+            head = fit_head(model, learned.frames, learned.points, shown[0].landmark_names, fitting, seed=self.seed)
         return Exhibit(
             model,
             torch.cat([part.frames for part in parts]),

@@ -6,6 +6,7 @@
 * ``pictures``: the images, their thumbnails and the frames that the model sees.
 * ``store``: what the model has seen of each image, once for all, in half precision on disk.
 * ``vision``: the model's work on that: match, heat maps, colour maps, fit, predict.
+* ``remarks``: what the page remarks by itself: names that look like a pair, labels with left and right exchanged.
 * ``learning`` and ``exploring``: from labels to predictions; points of one image found on others.
 * ``engine``: the one thread that owns the model, and what it does while nobody asks.
 * ``gallery``: images filtered and in order.

@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equimark import formats
-from equimark.app import AppError, exports
+from equimark.app import AppError, exports, remarks
 from equimark.app.engine import Engine
 from equimark.app.exploring import Point, Question, Sight
 from equimark.app.gallery import Catalogue, Filter, Order, disagreements
 from equimark.app.pictures import Pictures
-from equimark.app.session import Landmark, Mark, Session, work_folder
+from equimark.app.remarks import Exchange
+from equimark.app.session import Labels, Landmark, Mark, Session, work_folder
 from equimark.app.store import Store
 from equimark.app.vision import SparseVision, vision_of
 from equimark.checkpoint import MODEL_FILE
@@ -80,6 +81,7 @@ class Desk:
             dtype=vision.dtype,
             summary=vision.summary,
         )
+        self._exchanges: tuple[Labels, list[Exchange]] = Labels(), []
         self.engine = Engine(vision, self.pictures, store)
         self.engine.learn(self.session.labels)
 
@@ -103,9 +105,40 @@ class Desk:
         }
 
     def labels(self) -> Json:
-        """The landmarks and the revision."""
-        now = self.session.labels
-        return {"revision": now.revision, "landmarks": [asdict(each) for each in now.landmarks]}
+        """The landmarks, what is remarked and what was dismissed, and the revision."""
+        return self._labels(self.session.labels)
+
+    def _labels(self, now: Labels) -> Json:
+        return {
+            "revision": now.revision,
+            "landmarks": [asdict(each) for each in now.landmarks],
+            "dismissed": list(now.dismissed),
+            "remarks": self._remarks(now),
+        }
+
+    def _remarks(self, labels: Labels) -> Json:
+        """Names that look like a pair, and images whose labels seem to have pairs exchanged."""
+        pictures = self.pictures
+        return {
+            "pairs": [{"key": remarks.key_of_pair(pair), "pair": pair} for pair in remarks.find_pairs(labels)],
+            "exchanges": [
+                {
+                    "key": each.key,
+                    "image": pictures.keys[pictures.index_of_name[each.image]],
+                    "pairs": each.pairs,
+                    "whole": each.whole,
+                }
+                for each in self._find_exchanges(labels)
+            ],
+        }
+
+    def _find_exchanges(self, labels: Labels) -> list[Exchange]:
+        """Of labels; of the same ones found only once."""
+        known, found = self._exchanges
+        if labels is not known:
+            found = remarks.find_exchanges(labels, self.pictures.names)
+            self._exchanges = labels, found
+        return found
 
     def progress(self) -> Json:
         """How far the work in the background is, and the revision."""
@@ -171,6 +204,7 @@ class Desk:
             predictions.mean_confidence(),
             disagreements(labels, names, predictions),
             frozenset(self.engine.unreadable),
+            frozenset(self.pictures.index_of_name[each.image] for each in self._find_exchanges(labels)),
         )
         low = catalogue.usual_low if low is None else low
         chosen = catalogue.select(which, order, search=search, low=low, seed=seed)
@@ -213,10 +247,13 @@ class Desk:
 
     # ---- changing -------------------------------------------------------------------------------------------
 
-    def set_landmarks(self, landmarks: Sequence[Landmark], revision: int) -> Json:
+    def set_landmarks(
+        self, landmarks: Sequence[Landmark], revision: int, dismissed: Sequence[str] | None = None
+    ) -> Json:
         """See :meth:`equimark.app.session.Session.set_landmarks`."""
-        self.engine.learn(self.session.set_landmarks(landmarks, revision))
-        return self.labels()
+        now = self.session.set_landmarks(landmarks, revision, dismissed)
+        self.engine.learn(now)
+        return self._labels(now)
 
     def set_marks(self, marks: Mapping[str, Mapping[str, list[Any] | None]], revision: int) -> Json:
         """Marks of images, by key: see :meth:`equimark.app.session.Session.set_marks`."""
@@ -225,10 +262,12 @@ class Desk:
             names[self.find(key)]: {id: Mark.from_json(value) for id, value in given.items()}
             for key, given in marks.items()
         }
-        self.engine.learn(self.session.set_marks(changed, revision))
+        now = self.session.set_marks(changed, revision)
+        self.engine.learn(now)
         return {
-            "revision": self.session.labels.revision,
-            "statuses": {key: self.session.labels.status(names[self.find(key)]) for key in marks},
+            "revision": now.revision,
+            "statuses": {key: now.status(names[self.find(key)]) for key in marks},
+            "remarks": self._remarks(now),
         }
 
     def export(self, format: str, *, everything: bool, least: float) -> Json:
@@ -255,7 +294,13 @@ class Desk:
         head = self.engine.fit(self.session.labels).result()
         head.save(folder)
         words = ["equimark", "detect", str(self.run), str(self.images), "--head", str(folder), "--out", "landmarks.csv"]
-        return {"path": str(folder), "names": head.names, "command": shlex.join(words)}
+        return {
+            "path": str(folder),
+            "names": head.names,
+            "command": shlex.join(words),
+            "pairs": len(head.symmetry.pairs) if head.symmetry else 0,
+            "mirrored": head.mirrored,
+        }
 
     def exported(self, file: str) -> Path:
         """A file that was exported.

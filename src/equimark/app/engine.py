@@ -27,14 +27,16 @@ from equimark.app.session import Labels
 from equimark.app.store import Store
 from equimark.app.vision import DenseVision, SparseVision
 from equimark.geometry import Placement
+from equimark.head import Head, HeadSpec, fit_head
 from equimark.images import Framed, Unreadable
-from equimark.model import Head
 
 _PORTION = 8  # images looked at, or 8 times as many predicted, between two answers
+_TURNED_PORTION = 1  # images that are looked at in all directions, between two answers
 _PATIENCE = 0.3  # seconds without a change before learning: more may follow at once
 _SHARE = 1.0  # seconds kept free for answers and predictions for each second of learning
 _RETRY = 5.0  # seconds after a fault
 _ENOUGH = 120  # labelled images to learn from while a person waits; a head to be saved learns from all
+_ENOUGH_WITH_MIRRORED = 40  # of which the mirror images, too: to see whether they help takes three times as long
 _Answer = TypeVar("_Answer")
 
 
@@ -82,6 +84,7 @@ class Engine:
         self._wanted: tuple[int, ...] = ()
         self._unreadable: dict[int, str] = {}
         self._frames: dict[int, Tensor] = {}  # of labelled images, (3, S, S)
+        self._mirrored: dict[int, NDArray[Any]] = {}  # records of the mirror images of those last learned from
         self._coming: dict[int, Future[Framed | Unreadable]] = {}
         self._readers = ThreadPoolExecutor(2, "reader")
         self._lesson, self._lessons = Lesson(), 0
@@ -203,9 +206,11 @@ class Engine:
             return True
         seen = self.store.seen
         stale = seen & (self._predictions.lesson < self._lessons)
-        if self._head is not None and (images := self._first(stale, 8 * _PORTION)):
-            self._predict(images)
-            return True
+        if self._head is not None:
+            portion = _TURNED_PORTION if self._head.turned else 8 * _PORTION
+            if images := self._first(stale, portion):
+                self._predict(images)
+                return True
         unseen = ~seen
         unseen[list(self._unreadable)] = False
         if images := self._first(unseen, 2 * _PORTION):
@@ -277,8 +282,15 @@ class Engine:
         return lesson_of(labels, self.pictures.names, self.pictures.frame.size, self._place)
 
     def _fit(self, lesson: Lesson) -> Head:
-        _, records, _ = self._records(lesson.images)
-        return self.vision.fit(records, lambda: self._frames_of(lesson.images), lesson.points, lesson.landmarks)
+        images, few = lesson.images, len(lesson.images) <= _ENOUGH_WITH_MIRRORED
+        return self.vision.fit(
+            self._records(images)[1],
+            lambda: self._frames_of(images),
+            lesson.points,
+            lesson.landmarks,
+            lesson.symmetry,
+            (lambda: self._mirrored_of(images)) if few else None,
+        )
 
     def _fit_to_save(self, labels: Labels) -> Head:
         lesson = self._lesson_of(labels)
@@ -286,21 +298,43 @@ class Engine:
             raise AppError("there is nothing to learn from yet: label at least one point on one image")
         names = {each.id: each.name for each in labels.landmarks}
         frames = self._frames_of(lesson.images)
-        return self.vision.model.fit_frames(frames, lesson.points, [names[id] for id in lesson.landmarks])
+        chosen = [names[id] for id in lesson.landmarks]
+        return fit_head(self.vision.model, frames, lesson.points, chosen, HeadSpec(lesson.symmetry))
 
     def _frames_of(self, images: Sequence[int]) -> Tensor:
         """What the model sees of labelled images (N, 3, S, S) uint8."""
-        missing = [image for image in images if image not in self._frames]
-        for image, framed in zip(missing, self._readers.map(self.pictures.framed, missing), strict=True):
-            if isinstance(framed, Unreadable):
-                raise AppError(f"{framed.name} can no longer be read: {framed.reason}")
-            self._frames[image] = _frames([framed])[0]
+        if missing := [image for image in images if image not in self._frames]:
+            self._frames.update(zip(missing, self._read_frames(missing), strict=True))
         return torch.stack([self._frames[image] for image in images])
 
+    def _read_frames(self, images: Sequence[int]) -> Tensor:
+        """Frames (N, 3, S, S) uint8 of images that could be read before."""
+        framed: list[Framed] = []
+        for each in self._readers.map(self.pictures.framed, images):
+            if isinstance(each, Unreadable):
+                raise AppError(f"{each.name} can no longer be read: {each.reason}")
+            framed.append(each)
+        return _frames(framed)
+
+    def _mirrored_of(self, images: Sequence[int]) -> NDArray[Any]:
+        """Records (N, ...) of the mirror images of labelled images; looked at once while they are learned from."""
+        self._mirrored = {image: self._mirrored[image] for image in images if image in self._mirrored}
+        missing = [image for image in images if image not in self._mirrored]
+        for first in range(0, len(missing), _PORTION):
+            part = missing[first : first + _PORTION]
+            records = self.vision.look(self._frames_of(part).flip(-1))
+            self._mirrored.update(zip(part, records, strict=True))
+        return np.stack([self._mirrored[image] for image in images])
+
     def _predict(self, images: Sequence[int]) -> None:
-        there, records, placements = self._records(images)
-        if self._head is not None and there:
-            self._predictions.put(there, self.vision.predict(self._head, records, placements), self._lessons)
+        there, placements = self._place(images)
+        if self._head is None or not there:
+            return
+        if self._head.turned:
+            found = self._head.detect_framed(self._read_frames(there), placements)
+        else:
+            found = self.vision.predict(self._head, self.store.read(there), placements)
+        self._predictions.put(there, found, self._lessons)
 
     def _predict_one(self, image: int) -> None:
         if self._predictions.lesson[image] < self._lessons:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from equimark.app.learning import Predictions
 from equimark.app.session import Labels
 
-Filter = Literal["all", "predicted", "labelled", "accepted", "low", "unreadable"]
+Filter = Literal["all", "predicted", "labelled", "accepted", "low", "exchanged", "unreadable"]
 Order = Literal["confidence", "disagreement", "name", "random"]
 
 _UNCHECKED = ("new", "partial")
@@ -48,6 +48,7 @@ class Catalogue:
         confidence: (N,) mean over the landmarks; NaN = nothing predicted.
         disagreement: (N,) see :func:`disagreements`.
         unreadable: indices of images.
+        exchanged: indices of images whose labels seem to have left and right exchanged.
     """
 
     names: Sequence[str]
@@ -55,6 +56,7 @@ class Catalogue:
     confidence: NDArray[np.float64]
     disagreement: NDArray[np.float64]
     unreadable: frozenset[int] = frozenset()
+    exchanged: frozenset[int] = frozenset()
 
     @property
     def usual_low(self) -> float:
@@ -68,6 +70,8 @@ class Catalogue:
             return True
         if which == "unreadable" or image in self.unreadable:
             return which == "unreadable" and image in self.unreadable
+        if which == "exchanged":
+            return image in self.exchanged
         unchecked = self.statuses[image] in _UNCHECKED
         if which == "low":
             return unchecked and bool(self.confidence[image] < low)
@@ -96,6 +100,5 @@ class Catalogue:
 
     def counts(self, low: float = 0.5) -> dict[str, int]:
         """How many images there are under each filter."""
-        filters: tuple[Filter, ...] = ("all", "predicted", "labelled", "accepted", "low", "unreadable")
         every = range(len(self.names))
-        return {which: sum(self.passes(i, which, low) for i in every) for which in filters}
+        return {which: sum(self.passes(i, which, low) for i in every) for which in get_args(Filter)}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from equimark.app.session import Labels, to_table
+from equimark.app.session import Labels, symmetry_of, to_table
+from equimark.embedding import Found
 from equimark.geometry import Placement
-from equimark.model import Found
+from equimark.symmetry import Symmetry
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,17 +23,19 @@ class Lesson:
         images: indices of N images with at least one of them.
         points: (N, K, 2) in pixels of the frames; NaN where not visible, not in view or not given.
         by_hand: (N,) whether a person placed any of them, rather than accept them all.
+        symmetry: of these landmarks, if pairs are declared.
     """
 
     landmarks: tuple[str, ...] = ()
     images: tuple[int, ...] = ()
     points: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0, 2)))
     by_hand: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, bool))
+    symmetry: Symmetry | None = None
 
     def teaches_as(self, other: Lesson) -> bool:
         """Whether the same can be learned from both."""
-        same = (self.landmarks, self.images) == (other.landmarks, other.images)
-        return same and np.array_equal(self.points, other.points, equal_nan=True)
+        mine, others = ((each.landmarks, each.images, each.symmetry) for each in (self, other))
+        return mine == others and np.array_equal(self.points, other.points, equal_nan=True)
 
     def at_most(self, count: int) -> Lesson:
         """The part that is worth most, of about ``count`` images: first those labelled by hand.
@@ -46,7 +49,7 @@ class Lesson:
         first = visible.argmax(0)  # the place in the order from which on each landmark has a label
         rows = np.sort(order[np.union1d(np.arange(count), first)])
         images = tuple(self.images[row] for row in rows)
-        return Lesson(self.landmarks, images, self.points[rows], self.by_hand[rows])
+        return replace(self, images=images, points=self.points[rows], by_hand=self.by_hand[rows])
 
 
 def lesson_of(
@@ -74,8 +77,9 @@ def lesson_of(
     rows, columns = np.flatnonzero(in_view.any(1)), np.flatnonzero(in_view.any(0))
     chosen = tuple(images[row] for row in rows)
     by_hand = [not all(mark.accepted for mark in labels.of(names[image]).values()) for image in chosen]
-    landmarks = tuple(labels.landmarks[k].id for k in columns)
-    return Lesson(landmarks, chosen, points[rows][:, columns], np.array(by_hand, bool))
+    landmarks = [labels.landmarks[k] for k in columns]
+    ids, symmetry = tuple(each.id for each in landmarks), symmetry_of(landmarks)
+    return Lesson(ids, chosen, points[rows][:, columns], np.array(by_hand, bool), symmetry)
 
 
 class Predictions:

@@ -32,9 +32,10 @@ from equimark.app import AppError
 from equimark.app.desk import Desk, Json
 from equimark.app.gallery import Filter, Order
 from equimark.app.session import Conflict, Landmark
+from equimark.embedding import ModelError
 from equimark.images import ImageError
 from equimark.landmarks import LandmarkError, LandmarkTable
-from equimark.model import LandmarkModel, ModelError
+from equimark.model import LandmarkModel
 
 HOST = "127.0.0.1"
 _STATIC = Path(__file__).parent / "static"
@@ -46,11 +47,13 @@ class _Landmark(BaseModel):
     id: str = Field(max_length=40)
     name: str = Field(max_length=200)
     colour: str = Field(pattern="^#[0-9a-fA-F]{6}$")
+    mirror: str | None = None
 
 
 class _Landmarks(BaseModel):
     revision: int
     landmarks: list[_Landmark] = Field(max_length=1000)
+    dismissed: list[str] | None = None
 
 
 class _Marks(BaseModel):
@@ -182,7 +185,8 @@ def _add_changing(app: FastAPI, desk: Desk) -> None:
 
     @app.put("/api/landmarks")
     def landmarks(given: _Landmarks) -> Json:
-        return desk.set_landmarks([Landmark(**each.model_dump()) for each in given.landmarks], given.revision)
+        made = [Landmark(**each.model_dump()) for each in given.landmarks]
+        return desk.set_landmarks(made, given.revision, given.dismissed)
 
     @app.put("/api/marks")
     def marks(given: _Marks) -> Json:

@@ -4,12 +4,14 @@
 killed, the file holds everything up to the last change that was answered. It is meant to be read by people, too:
 
     {"format": 1, "revision": 12, "images": "/data/wings",
-     "landmarks": [{"id": "p1", "name": "tip", "colour": "#e6194b"}],
+     "landmarks": [{"id": "p1", "name": "left eye", "colour": "#e6194b", "mirror": "p2"}, ...], "dismissed": [],
      "labels": {"a.jpg": {"p1": [412.5, 530]}, "b.jpg": {"p1": [398, 541, "accepted"]}, "c.jpg": {"p1": null}}}
 
 Positions are (x, y) pixels of the image as stored, pixel centres at integers; ``accepted`` were found by the model
 and taken as they were; null is not visible. Landmarks are known by ``id``, so that renaming one touches no label, and
-the labels of a deleted one stay in the file, so that deleting can be undone.
+the labels of a deleted one stay in the file, so that deleting can be undone. Two that change places in a mirror name
+each other as ``mirror``. What the page remarked and the person dismissed (:mod:`equimark.app.remarks`) stands in
+``dismissed``.
 
 Every change names the revision that it was made on, and makes the next. A change made on an older one is refused
 (:class:`Conflict`): two windows never overwrite each other in silence.
@@ -31,6 +33,7 @@ import numpy as np
 from equimark.app import AppError
 from equimark.files import replace_file
 from equimark.landmarks import LandmarkTable, match_images
+from equimark.symmetry import Symmetry
 
 LABELS_FILE = "labels.json"
 _FORMAT = 1
@@ -49,11 +52,13 @@ class Landmark:
         id: by which labels know it; never changes.
         name: for people and files.
         colour: ``#rrggbb``.
+        mirror: id of the landmark that it becomes in a mirror; None on the midline, or if nobody has said.
     """
 
     id: str
     name: str
     colour: str
+    mirror: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,11 +112,13 @@ class Labels:
         landmarks: in the order of the person.
         marks: by name of the image; landmarks that are absent there were not labelled.
         revision: how many changes came before.
+        dismissed: remarks that are not to be made again.
     """
 
     landmarks: tuple[Landmark, ...] = ()
     marks: Mapping[str, Marks] = field(default_factory=dict)
     revision: int = 0
+    dismissed: tuple[str, ...] = ()
 
     def of(self, image: str) -> Marks:
         """The marks of an image, of the landmarks there are, in their order."""
@@ -159,16 +166,24 @@ class Session:
         """The labels now."""
         return self._labels
 
-    def set_landmarks(self, landmarks: Sequence[Landmark], revision: int) -> Labels:
-        """Add, rename, recolour, reorder or delete landmarks by giving all that there shall be.
+    def set_landmarks(
+        self, landmarks: Sequence[Landmark], revision: int, dismissed: Sequence[str] | None = None
+    ) -> Labels:
+        """Add, rename, recolour, pair, reorder or delete landmarks by giving all that there shall be.
+
+        Args:
+            landmarks: in order.
+            revision: on which the change was made.
+            dismissed: all remarks that shall be; None leaves them as they are.
 
         Raises:
             Conflict: if ``revision`` is not the present one.
-            AppError: if names or ids are empty or occur twice.
+            AppError: if names or ids are empty or occur twice, or one mirrors another that does not mirror it.
         """
         _check_landmarks(landmarks)
         with self._lock:
-            return self._save(replace(self._labels, landmarks=tuple(landmarks)), revision)
+            kept = self._labels.dismissed if dismissed is None else tuple(dict.fromkeys(dismissed))
+            return self._save(replace(self._labels, landmarks=tuple(landmarks), dismissed=kept), revision)
 
     def set_marks(self, changed: Mapping[str, Marks], revision: int) -> Labels:
         """Give images, by name, all the marks that they shall have; those of deleted landmarks stay.
@@ -243,7 +258,8 @@ class Session:
                 image: {id: Mark.from_json(value) for id, value in given.items()}
                 for image, given in kept["labels"].items()
             }
-            labels = Labels(landmarks, marks, int(kept["revision"]))
+            dismissed = tuple(map(str, kept.get("dismissed", [])))  # older files have none
+            labels = Labels(landmarks, marks, int(kept["revision"]), dismissed)
             images = str(kept["images"])
             _check_landmarks(landmarks)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -274,6 +290,13 @@ def to_table(labels: Labels, images: Sequence[str]) -> LandmarkTable:
     return LandmarkTable(tuple(images), points, names=tuple(each.name for each in labels.landmarks))
 
 
+def symmetry_of(landmarks: Sequence[Landmark]) -> Symmetry | None:
+    """Which of these becomes which in a mirror; None if no two of them are a pair."""
+    places = {each.id: k for k, each in enumerate(landmarks)}
+    symmetry = Symmetry(tuple(places.get(each.mirror or "", k) for k, each in enumerate(landmarks)))
+    return symmetry if symmetry.pairs else None
+
+
 def _check_landmarks(landmarks: Sequence[Landmark]) -> None:
     for what in ("id", "name"):
         values = [str(getattr(each, what)).strip() for each in landmarks]
@@ -281,6 +304,13 @@ def _check_landmarks(landmarks: Sequence[Landmark]) -> None:
             raise AppError(f"the {what} of a landmark is empty")
         if again := next((value for value in values if values.count(value) > 1), None):
             raise AppError(f"there are two landmarks {again!r}; each needs its own {what}")
+    mirrors = {each.id: each.mirror for each in landmarks}
+    for each in landmarks:
+        if each.mirror is not None and (each.mirror == each.id or mirrors.get(each.mirror) != each.id):
+            raise AppError(
+                f"landmark {each.name!r} mirrors {each.mirror!r}, which does not mirror it: the two of a pair name "
+                "each other"
+            )
 
 
 def _line(marks: Marks) -> str:
@@ -293,7 +323,8 @@ def _text(labels: Labels, images: str, lines: Mapping[str, str]) -> str:
     marks = ",\n".join(f"{json.dumps(image)}: {line}" for image, line in lines.items())
     return (
         f'{{"format": {_FORMAT}, "revision": {labels.revision},\n"images": {json.dumps(images)},\n'
-        f'"landmarks": [\n{landmarks}\n],\n"labels": {{\n{marks}\n}}}}\n'
+        f'"landmarks": [\n{landmarks}\n],\n"dismissed": {json.dumps(labels.dismissed)},\n'
+        f'"labels": {{\n{marks}\n}}}}\n'
     )
 
 

@@ -14,14 +14,17 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
-from equimark import geometry, matching
+from equimark import directions, geometry, matching
 from equimark.app import AppError
+from equimark.embedding import Found
 from equimark.geometry import Placement
+from equimark.head import Head, HeadSpec, fit_head
 from equimark.matching import Located
-from equimark.model import Found, Head, LandmarkModel
+from equimark.model import LandmarkModel
 from equimark.plots import position_colours
 from equimark.prototypes import PrototypeRegressor
 from equimark.regression import LinearRegressor
+from equimark.symmetry import Symmetry, doubt_pairs_at_one_place
 
 _QUICK_PAIRS = 80  # warped views to which a head on sparse landmarks is fitted while a person waits
 _REFERENCES = 2500  # cells of an image whose colours the others take, at most
@@ -45,11 +48,20 @@ class Vision(Protocol):
         ...
 
     def predict(self, head: Head, records: NDArray[Any], placements: Sequence[Placement]) -> Found:
-        """Named landmarks (B, K, 2) in image pixels and their confidence (B, K), as of ``head.detect_framed``."""
+        """Named landmarks (B, K, 2) in image pixels and their confidence (B, K), as of ``head.detect_framed``.
+
+        Not for heads that look in all directions: records know only one.
+        """
         ...
 
     def fit(
-        self, records: NDArray[Any], frames: Callable[[], Tensor], points: NDArray[np.float64], names: Sequence[str]
+        self,
+        records: NDArray[Any],
+        frames: Callable[[], Tensor],
+        points: NDArray[np.float64],
+        names: Sequence[str],
+        symmetry: Symmetry | None = None,
+        mirrored: Callable[[], NDArray[Any]] | None = None,
     ) -> Head:
         """Named landmarks, while a person waits.
 
@@ -58,6 +70,8 @@ class Vision(Protocol):
             frames: gives the frames of these images (N, 3, S, S) uint8, if they are needed.
             points: labels (N, K, 2) in pixels of the frames; NaN where there is none.
             names: of the landmarks.
+            symmetry: of the landmarks, if pairs are declared.
+            mirrored: gives records of the mirror images of these images (N, ...); None leaves these out.
         """
         ...
 
@@ -82,16 +96,34 @@ class DenseVision:
         return np.asarray(records.mean((2, 3), dtype=np.float32))
 
     def fit(
-        self, records: NDArray[Any], frames: Callable[[], Tensor], points: NDArray[np.float64], names: Sequence[str]
+        self,
+        records: NDArray[Any],
+        frames: Callable[[], Tensor],
+        points: NDArray[np.float64],
+        names: Sequence[str],
+        symmetry: Symmetry | None = None,
+        mirrored: Callable[[], NDArray[Any]] | None = None,
     ) -> Head:
-        """As :meth:`equimark.model.LandmarkModel.fit_frames`, but for a look at the frames."""
-        cells = self.model.network.cells.to_cells(torch.from_numpy(points).float())
-        return Head(self.model, PrototypeRegressor.fit(torch.from_numpy(records), cells), tuple(names))
+        """As :func:`equimark.head.fit_head`, but for a look at the frames."""
+        if not directions.stand_alike(torch.from_numpy(points)):
+            return fit_head(self.model, frames(), points, names, HeadSpec(symmetry if mirrored else None, "any"))
+        to_cells, learned = self.model.network.cells.to_cells, False
+        cells = to_cells(torch.from_numpy(points).float())
+        if symmetry is None or mirrored is None:
+            regressor = PrototypeRegressor.fit(torch.from_numpy(records), cells)
+        else:
+            opposite = to_cells(torch.from_numpy(symmetry.mirror(points, self.model.frame.size)).float())
+            both = torch.from_numpy(np.concatenate([records, mirrored()]))
+            regressor, learned = PrototypeRegressor.fit_mirrored(both, torch.cat([cells, opposite]))
+        return Head(self.model, regressor, tuple(names), symmetry, learned)
 
     def predict(self, head: Head, records: NDArray[Any], placements: Sequence[Placement]) -> Found:
-        """As of ``head.detect_framed``."""
-        assert not isinstance(head.regressor, LinearRegressor)
-        return self.model.in_image(head.regressor.predict(_features(records)), placements)
+        """As of ``head.detect_framed``, for things that stand upright."""
+        assert isinstance(head.regressor, PrototypeRegressor)
+        named = head.regressor.predict(_features(records))
+        if head.symmetry is not None:
+            named = doubt_pairs_at_one_place(named, head.regressor.mean.view(-1, 2).to(named.positions), head.symmetry)
+        return self.model.in_image(named, placements)
 
     def describe(self, record: NDArray[Any], placement: Placement, point: tuple[float, float]) -> Tensor:
         """The descriptor (C,) at a point in pixels of an image; beyond the frame that of its border."""
@@ -143,10 +175,17 @@ class SparseVision:
         return np.asarray(records[..., :2].reshape(len(records), -1), np.float32)
 
     def fit(
-        self, records: NDArray[Any], frames: Callable[[], Tensor], points: NDArray[np.float64], names: Sequence[str]
+        self,
+        records: NDArray[Any],
+        frames: Callable[[], Tensor],
+        points: NDArray[np.float64],
+        names: Sequence[str],
+        symmetry: Symmetry | None = None,
+        mirrored: Callable[[], NDArray[Any]] | None = None,
     ) -> Head:
-        """As :meth:`equimark.model.LandmarkModel.fit_frames`, but with fewer warped views."""
-        return self.model.fit_frames(frames(), points, names, pairs=max(_QUICK_PAIRS, len(points)))
+        """As :func:`equimark.head.fit_head`, but with fewer warped views."""
+        used = None if mirrored is None else symmetry
+        return fit_head(self.model, frames(), points, names, HeadSpec(used, pairs=max(_QUICK_PAIRS, len(points))))
 
     def predict(self, head: Head, records: NDArray[Any], placements: Sequence[Placement]) -> Found:
         """As of ``head.detect_framed``."""

@@ -16,9 +16,10 @@ from equimark.commands.labels import image_files, read_training_labels
 from equimark.commands.showing import mention, write_figure
 from equimark.config import ConfigError
 from equimark.discovery import discover
+from equimark.head import Head, HeadSpec, fit_head
 from equimark.images import ImageError, decode, import_av, open_images
 from equimark.landmarks import LandmarkError, LandmarkTable, match_images, match_names
-from equimark.model import Head, LandmarkModel
+from equimark.model import LandmarkModel
 from equimark.packs import PackedImages, is_pack
 from equimark.prediction import Matcher, Prediction
 from equimark.regression import LinearRegressor, contributions
@@ -150,13 +151,16 @@ def run_fit(arguments: Namespace) -> None:
     beside = arguments.landmarks if arguments.landmarks.is_dir() else arguments.landmarks.parent
     images = arguments.images or beside
     data = evaluation.load_annotated(table, images, model.frame)
-    head = model.fit_frames(data.frames, data.points, table.names, symmetry=symmetry, seed=arguments.seed)
+    spec = HeadSpec(symmetry, arguments.direction)
+    head = fit_head(model, data.frames, data.points, table.names, spec, seed=arguments.seed)
     head.save(arguments.out)
     if arguments.plot:
         _plot_contributions(head, data.frames[:1], data.points[0], arguments.plot)
     print(f"fitted {table.points.shape[1]} landmarks from {len(table)} labelled images: {arguments.out}")
     if symmetry is not None:
         print("mirror images " + ("were learned from as well" if head.mirrored else "did not help and were left out"))
+    if head.turned:
+        print("things lie in any direction: each image is looked at in all of them, which takes thirteen times as long")
     if arguments.suggest:
         quiet, count = arguments.quiet, arguments.suggest
         for name in prediction.suggest_images(head, images, table.images, count, progress=not quiet):
@@ -201,6 +205,9 @@ def _framed(model: LandmarkModel, fit: str) -> LandmarkModel:
 
 
 def _read_image(path: Path) -> NDArray[np.uint8]:
+    if not path.is_file():
+        what = f"{path} is a folder" if path.is_dir() else f"there is no image at {path}"
+        raise ImageError(f"{what}; SOURCE is the image file whose points are to be found on others")
     try:
         return decode(path.read_bytes()).pixels
     except ImageError as error:

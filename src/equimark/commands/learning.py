@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+import yaml
+
 from equimark import checkpoint, demo, export, flows, hub, processes, report, run, synthetic
 from equimark.arguments import USUAL_KEYS
 from equimark.commands.labels import image_files, read_training_labels
-from equimark.commands.showing import mention, mention_small, print_table
-from equimark.config import ConfigError, load_recipe, make_config, recipe_names
+from equimark.commands.showing import mention, mention_small, print_list, print_table
+from equimark.config import ConfigError, load_recipe, make_config, recipe_names, to_mapping
 from equimark.geometry import Frame
 from equimark.packs import pack
 
@@ -76,14 +78,22 @@ def run_train(arguments: Namespace) -> None:
 
 
 def run_recipes(arguments: Namespace) -> None:
-    """What recipes there are."""
-    rows = []
-    for name in recipe_names():
-        recipe = load_recipe(name)
-        config = make_config(recipe.settings)
-        network = f"{config.network.name}, {config.network.channels}"
-        rows.append([name, config.method, network, recipe.about["data"], recipe.about["expected"]])
-    print_table("recipes", ["name", "method", "network", "data of the paper", "expected there"], rows)
+    """What recipes there are, or one in full, as a file that can be changed and trained by."""
+    if arguments.name is None:
+        print_list([(name, _describe_recipe(name)) for name in recipe_names()])
+        print("one of them in full: equimark recipes NAME")
+        return
+    recipe = load_recipe(arguments.name)
+    content = {"about": recipe.about, **to_mapping(make_config(recipe.settings))}
+    print(f"# equimark train IMAGES --out RUN --recipe {arguments.name}")
+    print(yaml.safe_dump(content, sort_keys=False, allow_unicode=True).rstrip())
+
+
+def _describe_recipe(name: str) -> list[str]:
+    recipe = load_recipe(name)
+    config = make_config(recipe.settings)
+    learner = f"{config.method}, {config.network.name} with {config.network.channels} channels"
+    return [recipe.about["title"], learner, *(f"{what}: {recipe.about[what]}" for what in ("data", "expected"))]
 
 
 def run_export(arguments: Namespace) -> None:

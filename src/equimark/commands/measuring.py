@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from rich.markup import escape
 
-from equimark import assessment, chains, checkpoint, plots, report, run, timing
-from equimark.assessment import Results
-from equimark.commands.showing import mention, print_table, write_figure
+from equimark import assessment, chains, checkpoint, plots, provenance, report, run, tabulation, timing
+from equimark.commands.showing import mention, print_list, print_table, write_figure
 from equimark.config import ConfigError
+from equimark.embedding import choose_device
 from equimark.files import write_text
 from equimark.metrics import Reliability
-from equimark.model import choose_device
 from equimark.reproduce import cpu_hours, reproduce, table_of
+from equimark.results import Results
 from equimark.virtual_points import VirtualPointSpec
 from equimark.workshop import Workshop
 
@@ -41,7 +43,8 @@ def run_evaluate(arguments: Namespace) -> None:
                 arguments.run, arguments.data, spec=_virtual_points(arguments), **settings
             )
     if arguments.out:
-        write_text(arguments.out, results.to_json())
+        made = {**results.made, "command": provenance.command_line(arguments.words)}
+        write_text(arguments.out, replace(results, made=made).to_json())
     print_table(*results.table())
     if arguments.plot:
         write_figure(_plot_reliability(results), arguments.plot)
@@ -72,7 +75,7 @@ def _plot_reliability(results: Results) -> Figure:
 
 _TAKEN_BY_PROTOCOL = {
     "matching": ("frame", "variant", "pairs"),
-    "landmarks": ("frame", "regressor", "symmetric", "scale", "predictions"),
+    "landmarks": ("frame", "regressor", "symmetric", "direction", "scale", "predictions"),
     "segmentation": ("parts", "transfer", "epochs"),
 }
 
@@ -83,6 +86,25 @@ def _virtual_points(arguments: Namespace) -> VirtualPointSpec:
         return VirtualPointSpec(**{name: value for name, value in given.items() if value is not None})
     except ValueError as error:
         raise ConfigError(str(error)) from None
+
+
+def run_tabulate(arguments: Namespace) -> None:
+    """A table of results, and how each was made."""
+    _check_file(arguments.out)
+    write = tabulation.writer_of(arguments.out) if arguments.out else None
+    names = arguments.names.split(",") if arguments.names else tabulation.labels_of(arguments.results)
+    if len(names) != len(arguments.results):
+        raise ConfigError(f"--names gives {len(names)} names, there are {len(arguments.results)} files of results")
+    rows = [
+        tabulation.Row(name.strip(), {"": Results.read(path)})
+        for name, path in zip(names, arguments.results, strict=True)
+    ]
+    table = tabulation.tabulate(rows, arguments.metric, digits=arguments.digits, best=arguments.best)
+    if write:
+        write_text(arguments.out, write(table))
+    print_table("", [table.corner, *table.columns], table.texts("[bold]{}[/bold]".format, escape))
+    for line in table.notes():
+        print(line)
 
 
 def run_reproduce(arguments: Namespace) -> None:
@@ -107,10 +129,12 @@ def run_reproduce(arguments: Namespace) -> None:
 
 
 def _list_chains() -> None:
+    entries = []
     for chain in map(chains.load, chains.names()):
-        print(f"{chain.name}: {chain.title}")
-        data, hours = ", ".join(chain.data), f"{cpu_hours(chain):,.0f}"
-        print(f"    {data}; {len(chain.runs)} trainings, some {hours} hours on two cores")
+        trainings = f"{len(chain.runs)} training{'s' if len(chain.runs) != 1 else ''}"
+        cost = f"{', '.join(chain.data)}; {trainings}, some {cpu_hours(chain):,.0f} hours on two cores"
+        entries.append((chain.name, [chain.title, cost]))
+    print_list(entries)
 
 
 def run_benchmark(arguments: Namespace) -> None:

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from equimark import geometry, metrics, plots
+from equimark.embedding import ModelError
 from equimark.figures import marks
 from equimark.figures.exhibits import Exhibit, Rows, choose, only, pictures, same_images
 from equimark.metrics import Points
-from equimark.model import ModelError
 from equimark.plots import INK, Colours
 
 Chosen = Literal["grid", "annotated"]

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from equimark import detection, geometry, matching
+from equimark.embedding import ModelError, batches
+from equimark.head import Head
 from equimark.metrics import Points
-from equimark.model import Head, LandmarkModel, ModelError, batches
+from equimark.model import LandmarkModel
 from equimark.plots import Image
 
 Rows = NDArray[np.int64]
@@ -91,7 +93,7 @@ class Exhibit:
             ModelError: if there is no head.
         """
         if self.head is None:
-            raise ModelError("this figure needs landmarks fitted on the run (LandmarkModel.fit_frames)")
+            raise ModelError("this figure needs landmarks fitted on the run (equimark.head.fit_head)")
         found: Points = self.head.predict_frames(self.frames[torch.from_numpy(rows)]) - self.margin
         return found
 

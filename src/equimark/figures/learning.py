@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from equimark import plots
-from equimark.assessment import Results
+from equimark.embedding import ModelError
 from equimark.figures import marks
-from equimark.model import ModelError
 from equimark.plots import INK, MUTED
+from equimark.results import Results
 
 _WIDTH, _HEIGHT = 6.0, 3.6  # inches
 _STEP = 0.012  # decades between the bars of one number of labels

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from equimark import metrics, plots, warps
+from equimark.embedding import ModelError
 from equimark.figures import marks
 from equimark.figures.exhibits import Exhibit, Rows, choose, landmarks_in, only, pictures, same_images
 from equimark.metrics import Points, Scale
-from equimark.model import ModelError
 from equimark.pairs import WarpPair
 from equimark.regression import LinearRegressor, contributions
 from equimark.warps import PRESETS, Warp, turned
@@ -243,7 +243,7 @@ def contribution_arrows(
     typical = np.array([_most_typical(truth)])
     found, regressor = landmarks_in(exhibit.model, exhibit.views(typical))[0], exhibit.head and exhibit.head.regressor
     if not isinstance(regressor, LinearRegressor):
-        raise ModelError("this figure needs landmarks fitted on the run (LandmarkModel.fit_frames)")
+        raise ModelError("this figure needs landmarks fitted on the run (equimark.head.fit_head)")
     return plots.contribution_graph(
         pictures(exhibit.views(typical))[0],
         found,

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from equimark.files import csv_writer
 from equimark.formats.text import decimal, read_text
 from equimark.landmarks import Floats, LandmarkError, LandmarkTable, few, find_fault, quote
 
@@ -151,9 +152,8 @@ def write(table: LandmarkTable, path: Path) -> tuple[str, ...]:
         header += [f"c{k}" for k in range(count)] if "c" in letters else []
         values = np.concatenate([values[..., :2].reshape(len(table), -1), values[..., 2:].reshape(len(table), -1)], 1)
     splits = [[]] * len(table) if table.splits is None else [[split] for split in table.splits]
-    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["image", *header, *(["splits"] if table.splits is not None else [])])
+    header = ["image", *header, *(["splits"] if table.splits is not None else [])]
+    with csv_writer(path, header) as writer:
         for image, numbers, split in zip(table.images, values.tolist(), splits, strict=True):
             writer.writerow([image, *map(decimal, numbers), *split])
     return ()

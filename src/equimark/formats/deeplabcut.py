@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from equimark.files import csv_writer
 from equimark.formats.text import HEAD, check_images, check_points, decimal, names_or_none, number, read_text
 from equimark.landmarks import Floats, LandmarkError, LandmarkTable, few, quote
 
@@ -113,9 +114,7 @@ def write(table: LandmarkTable, path: Path) -> tuple[str, ...]:
     parts = [image.split("/") for image in table.images]
     index = 3 if _are_paths(parts) else 1
     blank = [""] * (index - 1)
-    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["scorer", *blank, *[SCORER] * len(columns)])
+    with csv_writer(path, ["scorer", *blank, *[SCORER] * len(columns)]) as writer:
         writer.writerow(["bodyparts", *blank, *(part for part, _ in columns)])
         writer.writerow(["coords", *blank, *(coordinate for _, coordinate in columns)])
         for image, split, row in zip(table.images, parts, values.tolist(), strict=True):

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from equimark.arrow import import_pyarrow
 from equimark.formats.csv import landmark_columns, name_columns
 from equimark.landmarks import Floats, LandmarkError, LandmarkTable, few, find_fault, quote
 
@@ -63,7 +64,7 @@ def read(path: Path, images: Path | None = None) -> tuple[LandmarkTable, tuple[s
     Raises:
         LandmarkError: a part is missing, files that hold other things, or pyarrow is missing.
     """
-    arrow, parquet = _pyarrow(path)
+    arrow = import_pyarrow(path, LandmarkError)
     files = [path]
     if path.is_dir():
         files = find_files(path)
@@ -71,8 +72,8 @@ def read(path: Path, images: Path | None = None) -> tuple[LandmarkTable, tuple[s
     if not files:
         raise LandmarkError(f"{path} holds no .parquet files")
     try:
-        _check_columns(path, parquet.read_schema(files[0]).names)  # before reading what may be other and large
-        return _table(path, arrow.concat_tables([parquet.ParquetFile(file).read() for file in files]))
+        _check_columns(path, arrow.parquet.read_schema(files[0]).names)  # before reading what may be other and large
+        return _table(path, arrow.concat_tables([arrow.parquet.ParquetFile(file).read() for file in files]))
     except (arrow.ArrowException, OSError) as error:
         raise LandmarkError(f"{path} cannot be read as landmarks in Parquet ({quote(str(error))})") from None
 
@@ -149,7 +150,7 @@ def write(table: LandmarkTable, path: Path, reasons: Sequence[str | None] | None
     Raises:
         LandmarkError: if pyarrow is missing.
     """
-    arrow, parquet = _pyarrow(path)
+    arrow = import_pyarrow(path, LandmarkError)
     sizes = np.zeros((len(table), 2)) if table.sizes is None else table.sizes
     columns: dict[str, Any] = {"image": arrow.array(list(map(_printable, table.images)), arrow.string())}
     for name, values in (("width", sizes[:, 1]), ("height", sizes[:, 0])):
@@ -166,7 +167,7 @@ def write(table: LandmarkTable, path: Path, reasons: Sequence[str | None] | None
         columns["scale"] = arrow.array(table.scale, arrow.float64(), from_pandas=True)
     if reasons is not None:
         columns["reason"] = arrow.array(reasons, arrow.string())
-    parquet.write_table(arrow.table(columns), path)
+    arrow.parquet.write_table(arrow.table(columns), path)
     return ()
 
 
@@ -177,24 +178,15 @@ def _printable(name: str) -> str:
 
 def is_whole(path: Path, rows: int) -> bool:
     """Whether a file is there, complete, and has that many rows."""
-    arrow, parquet = _pyarrow(path)
+    arrow = import_pyarrow(path, LandmarkError)
     try:
-        return bool(parquet.read_metadata(path).num_rows == rows)
+        return bool(arrow.parquet.read_metadata(path).num_rows == rows)
     except (arrow.ArrowException, OSError):
         return False
 
 
 def count_rows(files: Sequence[Path]) -> tuple[int, int]:
     """How many rows files have, and how many of them are of images that could not be read."""
-    _, parquet = _pyarrow(files[0])
-    reasons = [parquet.read_table(file, columns=["reason"])["reason"] for file in files]
+    arrow = import_pyarrow(files[0], LandmarkError)
+    reasons = [arrow.parquet.read_table(file, columns=["reason"])["reason"] for file in files]
     return sum(map(len, reasons)), sum(len(column) - column.null_count for column in reasons)
-
-
-def _pyarrow(path: Path) -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise LandmarkError(f"{path}: Parquet needs pyarrow: pip install 'equimark[scale]'; or write .csv") from None
-    return pyarrow, pyarrow.parquet

@@ -1,7 +1,6 @@
 """Drawn pictures as a folder, as a user would bring one."""
 
-import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from equimark.files import replace_file
+from equimark.files import replace_file, write_csv
 
 
 def write(
@@ -31,15 +30,10 @@ def write(
         replace_file(folder / f"{stem}.png", partial(Image.fromarray(image).save, format="PNG"))
     header = ["image", *(f"{axis}{k}" for k in range(landmarks.shape[1]) for axis in "xy")]
     rows = [[f"{stem}.png", *row] for stem, row in zip(stems, landmarks.reshape(len(stems), -1).tolist(), strict=True)]
-    replace_file(folder / "landmarks.csv", partial(_write_table, rows=[header, *rows]))
+    write_csv(folder / "landmarks.csv", header, rows)
 
 
 def write_parts(folder: Path, parts: NDArray[np.uint8]) -> None:
     """Save labels (N, H, W) of pixels as PNG files of one channel, named as :func:`write` names images."""
     for i, labels in enumerate(parts):
         replace_file(folder / f"{i:06d}.png", partial(Image.fromarray(labels).save, format="PNG"))
-
-
-def _write_table(path: Path, rows: Iterable[Iterable[object]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)

@@ -1,46 +1,15 @@
-"""What a measurement was made on, and how much memory it takes there."""
+"""How much memory a measurement takes, and when its device has finished."""
 
 from __future__ import annotations
 
-import os
-import platform
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 
 _MB = 2**20
 _PROCESS = Path("/proc/self")
-
-
-def hardware(device: torch.device) -> dict[str, Any]:
-    """Processor, number of cores and of threads, memory in GB, the device of the measurement and its name."""
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "memory_gb": _memory_gb(),
-        "device": device.type,
-        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-    }
-
-
-def _processor() -> str:
-    about = Path("/proc/cpuinfo")
-    if about.exists():
-        for line in about.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _memory_gb() -> int | None:
-    try:
-        return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30)
-    except (AttributeError, ValueError, OSError):  # not on every system
-        return None
 
 
 def restart_peak(device: torch.device) -> float | None:

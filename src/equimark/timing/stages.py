@@ -12,7 +12,7 @@ import torch
 from equimark import checkpoint
 from equimark.config import ConfigError, nearest
 from equimark.progress import progress_bar
-from equimark.timing.machine import hardware
+from equimark.provenance import hardware
 from equimark.timing.measurement import Measure, Measurement, in_a_process
 from equimark.timing.tasks import Job, Precision, Scale
 
@@ -175,7 +175,7 @@ def _cells(result: Mapping[str, Any], front: str) -> list[str]:
     unit = rate.removeprefix(front).removesuffix("_per_second")
     peak, added = result[f"{front}peak_mb"], result[f"{front}added_mb"]
     return [
-        f"{result[f'{front}seconds']:.4g} ({low:.4g} - {high:.4g})",
+        f"{result[f'{front}seconds']:.4g} ({low:.4g}–{high:.4g})",
         f"{result[rate]:,.4g} {unit}",
         "" if peak is None else f"{peak:,.0f} ({added:,.0f})",
         _remark(result, front),

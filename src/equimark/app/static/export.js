@@ -74,6 +74,7 @@ async function exportHead() {
   const copy = h("button", { type: "button", class: "plain", title: "Copy", "aria-label": "Copy the command", onclick: async () => { await navigator.clipboard.writeText(made.command); toast("Copied."); } }, icon("copy"));
   fill($("#head-result"),
     h("p", {}, icon("accept"), `${plural(made.names.length, "point")} learned; written to `, h("code", {}, made.path)),
+    made.pairs ? h("p", {}, `Of ${plural(made.pairs, "pair")} of left and right: mirror images ${made.mirrored ? "were learned from as well" : "did not help and were left out"}.`) : null,
     h("p", {}, "Find them on any images with:"),
     h("div", { class: "command" }, h("code", {}, made.command), copy));
 }

@@ -4,6 +4,7 @@ import { get } from "./api.js";
 import { $, fill, h, icon, isTyping, number, plural, toast } from "./dom.js";
 import { canRedo, canUndo, change, changes, labels, learned, marksOf, redo, saved, statusOf, undo } from "./labels.js";
 import { LandmarkList } from "./landmarks.js";
+import { exchange, exchangeOf, exchangeRemark, offer, pairsNow } from "./pairs.js";
 import { Tile } from "./tile.js";
 import { drawFrame, drawMark, Viewer } from "./viewer.js";
 
@@ -35,6 +36,7 @@ export function begin(everything) {
   });
   changes.addEventListener("marks", ({ detail }) => detail.includes(item?.key) && render());
   changes.addEventListener("reloaded", () => item && open(item.key));
+  changes.addEventListener("remarks", renderRemarks);
   changes.addEventListener("saving", renderBars);
   for (const button of document.querySelectorAll("#label [data-do]")) {
     button.addEventListener("click", () => actions[button.dataset.do]());
@@ -252,6 +254,11 @@ const actions = {
     const { [chosen]: _, ...others } = marksOf(item.key);
     change(`clearing ${nameOf(chosen)}`, { marks: { [item.key]: others } }, item.key);
   },
+  exchange: () => item?.box && exchange(item, pairsNow()),
+  others() {
+    const other = labels.remarks.exchanges.find(({ image }) => image !== item?.key);
+    if (other) open(other.image);
+  },
   next: () => next(),
   following: () => item?.next && open(item.next),
   previous: () => item?.previous && open(item.previous),
@@ -292,6 +299,7 @@ const KEYS = {
   n: () => step(1),
   b: () => step(-1),
   s: () => actions.next(),
+  x: () => actions.exchange(),
   ".": () => actions.following(),
   ",": () => actions.previous(),
   PageDown: () => actions.following(),
@@ -348,6 +356,7 @@ function render() {
   viewer.redraw();
   list.render();
   renderBars();
+  renderRemarks();
   $("#landmark-count").textContent = labels.landmarks.length ? number.format(labels.landmarks.length) : "";
   $("#landmarks-empty").hidden = labels.landmarks.length > 0;
   if (!item) return;
@@ -378,6 +387,20 @@ function renderBars() {
   $("#label [data-do=hide]").disabled = !chosen;
   $("#hide-words").textContent = one === "hidden" ? "Visible" : "Not visible";
   $("#label [data-do=clear]").disabled = !(chosen && chosen in marksOf(item.key));
+}
+
+/** What the program remarks: pairs that the names propose, left and right exchanged here or elsewhere. */
+function renderRemarks() {
+  const question = offer();
+  $("#offer").hidden = !question;
+  fill($("#offer"), question ?? []);
+  const remark = item && exchangeOf(item.key);
+  $("#coach").hidden = Boolean(remark);
+  $("#remark").hidden = !remark;
+  fill($("#remark"), remark ? exchangeRemark(item, remark) : []);
+  const others = labels.remarks.exchanges.filter(({ image }) => image !== item?.key).length;
+  $("#exchanged-others").hidden = !others;
+  $("#exchanged-words").textContent = `Left and right exchanged on ${plural(others, "other image")}?`;
 }
 
 /** One line that says what to do now. */

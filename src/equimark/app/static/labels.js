@@ -1,18 +1,19 @@
 // The labels as this window knows them: changed at once on the screen, then saved one after the other.
 //
-// A change is {landmarks: [...]} or {marks: {key: {id: mark}}}, a mark [x, y], [x, y, "accepted"] or null (not
-// visible). Every change can be undone. The program refuses one that was made on older labels than it has.
+// A change is {landmarks: [...], dismissed: [...]}, of which one may be left out, or {marks: {key: {id: mark}}}, a mark
+// [x, y], [x, y, "accepted"] or null (not visible). Every change can be undone. The program refuses one that was made on older labels than it has.
 
 import { get, put, Refusal, Silence } from "./api.js";
 import { clearNotice, clearToast, notice, toast } from "./dom.js";
 
 const RETRY = 1500; // milliseconds
 
-/** Tells "landmarks", "marks" (detail: keys), "saving" and "reloaded". */
+/** Tells "landmarks", "marks" (detail: keys), "remarks", "saving" and "reloaded". */
 export const changes = new EventTarget();
 const tell = (name, detail) => changes.dispatchEvent(new CustomEvent(name, { detail }));
 
-export const labels = { landmarks: [], revision: 0, marks: new Map() };
+/** `remarks` are what the program makes of the labels: pairs that names propose, and labels that seem exchanged. */
+export const labels = { landmarks: [], dismissed: [], revision: 0, marks: new Map(), remarks: { pairs: [], exchanges: [] } };
 
 const queue = [];
 let working = false;
@@ -22,6 +23,8 @@ const future = [];
 
 export function begin(state) {
   labels.landmarks = state.landmarks;
+  labels.dismissed = state.dismissed;
+  labels.remarks = state.remarks;
   labels.revision = state.revision;
 }
 
@@ -62,8 +65,9 @@ export const canUndo = () => past.length > 0;
 export const canRedo = () => future.length > 0;
 
 /** Change labels; `what` names the change for people, `key` is the image to show when it is undone. */
-export function change(what, after, key = null) {
+export function change(what, given, key = null) {
   clearToast(); // what it offers to undo is no longer the last change
+  const after = given.marks ? given : { landmarks: labels.landmarks, dismissed: labels.dismissed, ...given };
   past.push({ what, key, before: inverse(after), after });
   future.length = 0;
   apply(after);
@@ -88,21 +92,30 @@ function turn(from, to, side) {
 }
 
 function inverse(after) {
-  if (after.landmarks) return { landmarks: labels.landmarks };
+  if (after.landmarks) return { landmarks: labels.landmarks, dismissed: labels.dismissed };
   return { marks: Object.fromEntries(Object.keys(after.marks).map((key) => [key, marksOf(key)])) };
 }
 
 function apply(step) {
   if (step.landmarks) {
-    labels.landmarks = step.landmarks;
+    Object.assign(labels, step);
+    outdate(() => true);
     tell("landmarks");
   } else {
+    outdate(({ image }) => image in step.marks);
     for (const [key, marks] of Object.entries(step.marks)) labels.marks.set(key, marks);
     tell("marks", Object.keys(step.marks));
   }
   queue.push(step);
   tell("saving");
   if (!working) save();
+}
+
+/** Remarks on what has changed wait until the program has seen it. */
+function outdate(concerns) {
+  const { pairs, exchanges } = labels.remarks;
+  labels.remarks = { pairs: pairs.filter((each) => !concerns(each)), exchanges: exchanges.filter((each) => !concerns(each)) };
+  tell("remarks");
 }
 
 /** Resolves when everything is saved. */
@@ -115,8 +128,10 @@ async function save() {
   while (queue.length) {
     const step = queue[0];
     try {
-      labels.revision = (await send(step)).revision;
+      const { revision, remarks } = await send(step);
+      labels.revision = revision;
       queue.shift();
+      remark(remarks);
       if (silent) clearNotice();
       silent = false;
     } catch (error) {
@@ -129,9 +144,15 @@ async function save() {
   working = false;
 }
 
+function remark(remarks) {
+  if (queue.length) return; // there are newer ones to come
+  labels.remarks = remarks;
+  tell("remarks");
+}
+
 function send(step) {
   const revision = labels.revision;
-  if (step.landmarks) return put("/api/landmarks", { revision, landmarks: step.landmarks });
+  if (step.landmarks) return put("/api/landmarks", { revision, landmarks: step.landmarks, dismissed: step.dismissed });
   const known = new Set(labels.landmarks.map(({ id }) => id));
   const marks = Object.entries(step.marks).map(([key, given]) => [key, only(given, known)]);
   return put("/api/marks", { revision, marks: Object.fromEntries(marks) });
@@ -155,9 +176,12 @@ async function wasSaved(step) {
   const known = new Set(labels.landmarks.map(({ id }) => id));
   const arrived = async ([key, given]) => equal(only(given, known), (await get(`/api/images/${key}`)).marks);
   const same = step.landmarks
-    ? equal(step.landmarks, now.landmarks)
+    ? equal(step.landmarks, now.landmarks) && equal(step.dismissed, now.dismissed)
     : (await Promise.all(Object.entries(step.marks).map(arrived))).every(Boolean);
-  if (same) labels.revision = now.revision;
+  if (same) {
+    labels.revision = now.revision;
+    labels.remarks = now.remarks;
+  }
   return same;
 }
 

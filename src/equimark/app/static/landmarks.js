@@ -2,6 +2,7 @@
 
 import { fill, h, icon, percent, toast } from "./dom.js";
 import { change, labels, undo } from "./labels.js";
+import { pair, without } from "./pairs.js";
 
 export class LandmarkList {
   /**
@@ -32,6 +33,7 @@ export class LandmarkList {
       id: `p${Date.now().toString(36)}${i}`,
       name,
       colour: free[i % free.length] ?? this.hooks.colours[i % this.hooks.colours.length],
+      mirror: null,
     }));
     change(names.length > 1 ? "adding points" : `adding ${names[0]}`, { landmarks: [...labels.landmarks, ...made] });
     this.hooks.choose(this.hooks.chosen() ?? made[0].id);
@@ -41,7 +43,7 @@ export class LandmarkList {
 
   remove(id) {
     const { name } = labels.landmarks.find((each) => each.id === id);
-    change(`deleting ${name}`, { landmarks: labels.landmarks.filter((each) => each.id !== id) });
+    change(`deleting ${name}`, { landmarks: without(labels.landmarks, id).filter((each) => each.id !== id) });
     toast(`Deleted “${name}” on all images.`, { name: "Undo", run: undo });
   }
 
@@ -87,13 +89,13 @@ export class LandmarkList {
   }
 
   render() {
-    if (this.list.querySelector(".rename") === document.activeElement && document.activeElement) return;
+    if (this.list.contains(document.activeElement) && document.activeElement.matches(".rename, .mirror select")) return;
     const focused = document.activeElement?.closest("[data-id]")?.dataset.id;
     fill(this.list, labels.landmarks.map((landmark, i) => this.row(landmark, i)));
     if (focused && document.activeElement === document.body) this.list.querySelector(`[data-id="${focused}"] .name`)?.focus();
   }
 
-  row({ id, name, colour }, place) {
+  row({ id, name, colour, mirror }, place) {
     const state = this.hooks.stateOf(id);
     const swatch = h("input", { type: "color", value: colour, title: "Colour", "aria-label": `Colour of ${name}`, onchange: () => this.alter(id, { colour: swatch.value }) });
     const row = h("li", { class: `landmark ${state.kind}`, data: { id }, draggable: "true", "aria-current": id === this.hooks.chosen() ? "true" : null },
@@ -101,6 +103,7 @@ export class LandmarkList {
       swatch,
       h("button", { type: "button", class: "name plain", title: name, onclick: () => this.hooks.choose(id), ondblclick: () => this.rename(id), onkeydown: (event) => this.key(event, id, place) }, name),
       h("span", { class: "state", title: describe(state) }, ...this.stateOf(state)),
+      this.mirrorOf(id, name, mirror),
       h("span", { class: "actions" },
         h("button", { type: "button", class: "plain", title: "Rename (F2)", "aria-label": `Rename ${name}`, onclick: () => this.rename(id) }, icon("correct")),
         h("button", { type: "button", class: "plain", title: "Delete on all images", "aria-label": `Delete ${name}`, onclick: () => this.remove(id) }, icon("trash"))),
@@ -108,6 +111,28 @@ export class LandmarkList {
     row.style.setProperty("--colour", colour);
     this.draggable(row, id, place);
     return row;
+  }
+
+  /** To choose the point that this one becomes in a mirror. */
+  mirrorOf(id, name, mirror) {
+    const others = labels.landmarks.filter((each) => each.id !== id);
+    const partner = others.find((each) => each.id === mirror);
+    const choice = h("select", {
+      "aria-label": `Mirror image of ${name}`,
+      onchange: () => {
+        pair(id, choice.value || null);
+        this.hooks.done();
+      },
+      onblur: () => setTimeout(() => this.render()),
+      onkeydown: (event) => {
+        if (event.altKey || !["ArrowUp", "ArrowDown"].includes(event.key)) return;
+        event.preventDefault(); // elsewhere than in the open list each press would declare another pair
+        choice.showPicker?.();
+      },
+    },
+    h("option", { value: "" }, "no mirror image"),
+    others.map((each) => h("option", { value: each.id, selected: each.id === mirror }, `mirror image of ${each.name}`)));
+    return h("span", { class: partner ? "mirror paired" : "mirror", title: partner ? `mirror image of ${partner.name}` : "Mirror image of another point?", hidden: !others.length }, choice, icon("mirror"));
   }
 
   stateOf({ kind, sure }) {

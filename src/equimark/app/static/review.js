@@ -4,6 +4,7 @@ import { get, withQuery } from "./api.js";
 import { $, fill, h, icon, isTyping, number, percent, plural, toast } from "./dom.js";
 import { change, changes, labels, learned, marksOf, saved, statusOf, undo } from "./labels.js";
 import { pointsOf } from "./label.js";
+import { exchange, exchangeOf, exchangeRemark, pairsNow } from "./pairs.js";
 import { Tile } from "./tile.js";
 
 const PAGE = 48;
@@ -37,6 +38,7 @@ export function begin(everything) {
   $("#page-number").addEventListener("change", ({ target }) => go((Number(target.value) - 1) * PAGE));
   $("#accept-page").addEventListener("click", () => accept(tiles));
   changes.addEventListener("marks", ({ detail }) => tiles.filter(({ item }) => detail.includes(item.key)).forEach(draw));
+  changes.addEventListener("remarks", () => tiles.forEach(drawRemark));
   changes.addEventListener("reloaded", () => page.where() === "review" && load());
 }
 
@@ -109,6 +111,13 @@ function draw(tile) {
       h("span", { class: `chip ${status}` }, status === "new" && item.confidence === null ? "not labelled" : NAMES[status])));
   tile.element.dataset.status = status;
   tile.draw(pointsOf(item));
+  drawRemark(tile);
+}
+
+function drawRemark({ item, picture }) {
+  const remark = exchangeOf(item.key);
+  $(".remark", picture)?.remove();
+  if (remark) picture.append(h("div", { class: "remark", onkeydown: (event) => event.key === "Enter" && event.stopPropagation() }, exchangeRemark(item, remark, { short: true })));
 }
 
 function accept(some) {
@@ -138,7 +147,7 @@ function renderBars(counts) {
     const which = button.dataset.filter;
     button.setAttribute("aria-pressed", String(which === query.filter));
     button.querySelector("b").textContent = number.format(counts[which]);
-    if (which === "unreadable") button.hidden = counts[which] === 0 && query.filter !== which;
+    if (["unreadable", "exchanged"].includes(which)) button.hidden = counts[which] === 0 && query.filter !== which;
   }
   $("#low-row").hidden = query.filter !== "low";
   $("#review-stale").hidden = true;
@@ -157,6 +166,7 @@ function tileKey(event, tile) {
   const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };
   if (event.key in steps) tiles[place + steps[event.key]]?.element.focus();
   else if (event.key === "Enter") page.open("label", tile.item.key);
+  else if (event.key.toLowerCase() === "x" && tile.item.box) exchange(tile.item, pairsNow());
   else if (event.key.toLowerCase() === "a" && !event.ctrlKey && !event.metaKey) {
     accept([tile]);
     tiles[place + 1]?.element.focus();

@@ -4,6 +4,12 @@ const LARGEST = 48; // screen pixels per image pixel
 const SMOOTH_UP_TO = 6;
 const MOVED = 4; // screen pixels from which on a press is a drag
 
+/** The nearest place that lies in the box of an image, to a hundredth of a pixel. */
+export function inside([x0, y0, x1, y1], [x, y]) {
+  const clamp = (value, low, high) => Math.round(100 * Math.min(Math.max(value, low), high)) / 100;
+  return [clamp(x, x0 - 0.5, x1 - 0.5), clamp(y, y0 - 0.5, y1 - 0.5)];
+}
+
 export class Viewer {
   /**
    * @param canvas on which to draw; it fills its parent.
@@ -111,10 +117,8 @@ export class Viewer {
   }
 
   /** The nearest place that lies in the image, to a hundredth of a pixel. */
-  inside([x, y]) {
-    const [x0, y0, x1, y1] = this.box;
-    const clamp = (value, low, high) => Math.round(100 * Math.min(Math.max(value, low), high)) / 100;
-    return [clamp(x, x0 - 0.5, x1 - 0.5), clamp(y, y0 - 0.5, y1 - 0.5)];
+  inside(point) {
+    return inside(this.box, point);
   }
 
   /** Where the middle of the screen is in the image. */

@@ -1,0 +1,114 @@
+"""What a run is and how its training went, which needs no images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from equimark import plots
+from equimark.checkpoint import Checkpoint
+from equimark.config import RunConfig
+from equimark.health import STANDING_STILL, diagnose
+from equimark.page import Page
+from equimark.report.views import named, titled
+
+
+def describe(kept: Checkpoint) -> str:
+    """The run in a sentence: what it learned, and from what."""
+    config, channels = kept.config, kept.config.network.channels
+    what = {
+        "sparse": f"{channels} landmarks, found by asking that they move with the image when it is warped",
+        "dense": f"a descriptor of {channels} numbers for every place, learned by matching an image with its own warp",
+        "dve": f"a descriptor of {channels} numbers for every place, learned by matching an image with its own warp "
+        "through the descriptors of another image, so that equal parts of different individuals get equal descriptors",
+        "supervised": f"{channels} labelled landmarks, for comparison with what needs no labels",
+        "segmentation": f"{channels} labelled parts, for comparison with what needs no labels",
+    }[config.method]
+    label = "with their labels" if config.is_supervised else "without any label"
+    return f"Learned from {kept.data.count:,} images {label}, in {kept.step:,} steps: {what}."
+
+
+def numbers_section(page: Page, kept: Checkpoint, entries: Sequence[Mapping[str, float]]) -> None:
+    """What the run is, its numbers with their meaning, and warnings about what went wrong."""
+    config = kept.config
+    page.section("The run in numbers")
+    for warning in diagnose(config, entries):
+        page.warning(warning)
+    if entries:
+        page.numbers(_numbers(config, entries))
+    side = config.pairs.crop_size(config.frame.size)
+    weights = sum(p.numel() for p in kept.network.parameters())
+    rows = [
+        ("Method", config.method),
+        ("Network", f"{config.network.name}, {weights:,} weights, {config.network.channels} channels"),
+        ("Images", f"{kept.data.count:,} from {kept.data.source}"),
+        ("Seen", f"views of {side} x {side} px of frames of {config.frame.size} x {config.frame.size} px"),
+        ("Training", f"{kept.step:,} of {config.steps or kept.step:,} steps of {config.batch_size} pairs"),
+        ("Seed", config.seed),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in kept.versions.items())),
+    ]
+    page.table(rows, ("What", "Value"))
+
+
+def _numbers(config: RunConfig, entries: Sequence[Mapping[str, float]]) -> list[tuple[str, str, str]]:
+    first, last = entries[0], entries[-1]
+    speed = float(np.mean([e["pairs_per_second"] for e in entries]))
+    pace = ("Pairs per second", f"{speed:.0f}", f"about {_duration(last['step'] * config.batch_size / speed)} in all")
+    if config.method == "sparse":
+        distinct = f"{last['distinct_landmarks']:.0f} of {config.network.channels}"
+        return [("Distinct landmarks", distinct, "no two on the same place"), *_alignment(last), pace]
+    if config.is_supervised:
+        name = "regression" if config.method == "supervised" else "cross_entropy"
+        return [("Loss", f"{last[name]:.3g}", f"{name.replace('_', ' ')}; at the start {first[name]:.3g}"), pace]
+    power = config.objective.power
+    pixels = last["matching"] ** (1 / power)
+    return [
+        (
+            "Matching loss",
+            f"{last['matching']:.3g}",
+            f"mean of distance{'' if power == 1 else f'^{power:g}'} between match and truth; as if every match were "
+            f"{pixels:.2g} px off",
+        ),
+        ("At the start", f"{first['matching']:.3g}", f"mean of the first {first['step']:.0f} steps"),
+        pace,
+    ]
+
+
+def _alignment(last: Mapping[str, float]) -> list[tuple[str, str, str]]:
+    """How well the landmarks of a sparse run follow, by the warps or, where there are none, by appearance."""
+    if "appearance" in last:
+        meaning = "squared difference of the colours where the landmarks say that the same point is seen"
+        return [("Appearance", f"{last['appearance']:.3g}", meaning)]
+    return [
+        ("Alignment", f"{last['alignment']:.3g} px²", "squared distance between a landmark and its warped self"),
+        (
+            "Share of standing still",
+            f"{last['alignment_share']:.2f}",
+            "1: the landmarks ignore the image; near 0: they move with what it shows",
+        ),
+    ]
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def curves_section(page: Page, config: RunConfig, entries: Sequence[Mapping[str, float]], *, label: str = "") -> None:
+    """The loss and its terms over the steps."""
+    page.section(titled("How training went", label))
+    if not entries:
+        page.text("There is no log to draw.")
+        return
+    limits = {"alignment_share": STANDING_STILL, "distinct_landmarks": float(config.network.channels)}
+    figure = plots.curves(entries, limits=limits if config.method == "sparse" else None)
+    caption = "Thin: as logged. Thick: running mean."
+    if config.method == "sparse":
+        caption += (
+            " Dashed: all landmarks distinct, and the share above which landmarks ignore the image. Both matter more "
+            "than the loss, which mixes alignment and diversity."
+        )
+    page.figure(named("curves", label), figure, caption)
