@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 
 import equimark
-from equimark import geometry, plots, thin_plate
+from equimark import geometry, objectives, plots, thin_plate
 from equimark.model import LandmarkModel
 from equimark.packs import PackedImages
 from equimark.synthetic import portraits
@@ -89,7 +89,7 @@ def landmarks(model: LandmarkModel, images: Images) -> torch.Tensor:
 def disagreement(model: LandmarkModel, pairs: Pairs) -> dict[str, float]:
     """Mean distance, in pixels, between the landmarks of the second images and where those of the first belong."""
     first, second = (landmarks(model, images) for images in (pairs.first, pairs.second))
-    distinct = equimark.objectives.distinct_landmarks(second)
+    distinct = objectives.distinct_landmarks(second)
     return {"disagreement_px": _apart(second, _moved(pairs, first)), "distinct_landmarks": distinct}
 
 
@@ -107,7 +107,7 @@ def following(model: LandmarkModel, pairs: Pairs) -> dict[str, float]:
         "disagreement_px": _apart(second + MARGIN, _moved(pairs, first + MARGIN)),
         "standing_still_px": _apart(still + MARGIN, _moved(pairs, still + MARGIN)),
         "appearance_share": _appearance_share(*views, first, second),
-        "distinct_landmarks": equimark.objectives.distinct_landmarks(second),
+        "distinct_landmarks": objectives.distinct_landmarks(second),
     }
 
 
@@ -132,7 +132,8 @@ def _apart(points: torch.Tensor, others: torch.Tensor) -> float:
 def _appearance_share(source: torch.Tensor, target: torch.Tensor, *ends: torch.Tensor) -> float:
     """What the spline through the landmarks leaves of the squared difference of views (N, 3, H, W)."""
     size = (source.shape[-2], source.shape[-1])
-    spline = thin_plate.fit(*(geometry.normalise(end, size) for end in ends), stiffness=0.01, rigidity=0.01)
+    source_points, target_points = (geometry.normalise(end, size) for end in ends)
+    spline = thin_plate.fit(source_points, target_points, stiffness=objectives.STIFFNESS, rigidity=objectives.RIGIDITY)
     looked_at = spline(geometry.normalise(geometry.pixel_grid(size), size)[None])
     inside = (looked_at.abs() <= 1).all(-1)
     left = (source - geometry.sample_normalised(target, looked_at)).square().mean(1)[inside].sum()
@@ -144,7 +145,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=800, help="of the first run; fine-tuning takes a third")
-    parser.add_argument("--video-steps", type=int, default=400, help="of the runs on videos")
+    parser.add_argument("--video-steps", type=int, default=300, help="of the runs on videos")
     parser.add_argument("--only", choices=("lights", "videos"))
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)

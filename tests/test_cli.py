@@ -350,7 +350,9 @@ def test_recipes(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     code, out, err = command("recipes")
     assert (code, err) == (0, "")
-    assert [line.split()[0] for line in out.splitlines()[:-1] if line[0] != " "] == recipe_names()
+    first, _, *listed, last = out.splitlines()
+    assert "dve-smallnet-64" in first and "equimark recipes NAME" in last
+    assert [line.split()[0] for line in listed if line[0] != " "] == recipe_names()
     text = " ".join(out.split())
     assert all(f"{name} {load_recipe(name).about['title']}" in text for name in recipe_names())
     assert max(map(len, out.splitlines())) <= 80
@@ -656,6 +658,32 @@ def test_fit_for_things_in_any_direction(command: Command, dve_run: Run, photos:
     code, out, _ = command(*words)  # people stand upright
     assert code == 0 and "thirteen" not in out
     assert yaml.safe_load((head / "head.yaml").read_text())["turned"] is False
+
+
+def test_what_was_found_before_is_kept(command: Command, dve_run: Run, photos: Path, tmp_path: Path) -> None:
+    labels, head, out = photos / "landmarks.csv", tmp_path / "head", tmp_path / "found.csv"
+    for count in (3, 2):
+        assert (
+            command("fit", dve_run.folder, "--landmarks", labels, "--out", head, "--labels", count, "--quiet")[0] == 0
+        )
+    assert {path.name for path in head.iterdir()} == {
+        *("head.yaml", "head.safetensors", "head.earlier-1.yaml", "head.earlier-1.safetensors")
+    }
+    detect = ("detect", dve_run.folder, photos, "--head", head, "--out", out, "--quiet")
+    assert command(*detect)[2] == ""
+    before = out.read_bytes()
+    code, said, err = command(*detect, "--min-confidence", 1)
+    assert (code, "80 of them left blank" in " ".join(said.split())) == (0, True)
+    assert "what was there before is kept" in err and "found.earlier-1.csv" in err
+    assert (tmp_path / "found.earlier-1.csv").read_bytes() == before != out.read_bytes()
+
+
+def test_a_single_label_makes_no_probability(command: Command, dve_run: Run, photos: Path, tmp_path: Path) -> None:
+    words = ("fit", dve_run.folder, "--landmarks", photos / "landmarks.csv", "--out", tmp_path / "head", "--quiet")
+    code, out, err = command(*words, "--labels", 1)
+    assert code == 0 and "from 1 labelled image:" in " ".join(out.split())
+    assert "is no probability" in err
+    assert command(*words, "--labels", 2)[2].count("is no probability") == 0
 
 
 def test_fit_that_cannot_work(command: Command, dve_run: Run, photos: Path, tmp_path: Path) -> None:

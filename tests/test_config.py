@@ -289,3 +289,21 @@ configs = st.builds(
 def test_any_config_survives_yaml(config: RunConfig) -> None:
     written = yaml.safe_dump(to_mapping(config))
     assert make_config(yaml.safe_load(written)) == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": "five"}, "steps must be a whole number or null, got 'five'"),
+        ({"optimiser": {"lr": "fast"}}, "optimiser.lr must be a number, got 'fast'"),
+        (
+            {"optimiser": {"schedule": "x"}},
+            "optimiser.schedule must be 'step', 'one-cycle', 'constant', got 'x'",
+        ),
+        ({"objective": {"auxiliaries": "many"}}, "objective.auxiliaries must be a whole number or 'all', got 'many'"),
+    ],
+)
+def test_values_of_another_kind(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        make_config(settings)
+    assert str(error.value) == message

@@ -187,3 +187,14 @@ def test_load_what_is_missing_or_unreadable(faces: Portraits, photos: Path, tmp_
     (tmp_path / "000001.png").write_bytes(b"nothing")
     with pytest.raises(ImageError, match=r"000001\.png: not an image"):
         load_annotated(table, tmp_path, Frame(40))
+
+
+def test_landmarks_far_outside_their_image(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 20)).save(tmp_path / "a.png")
+    points = np.array([[[3.0, 4.0], [59.0, -19.0]]])  # 20 pixels, half of the longer side, beyond the border
+    table = LandmarkTable(("a.png",), points, names=("head", "tail"))
+    frame = Frame(40, fit="stretch")
+    assert load_annotated(table, tmp_path, frame).points.shape == (1, 2, 2)
+    points[0, 1, 0] = 590.0
+    with pytest.raises(LandmarkError, match=r"landmark 'tail' of a\.png lies at 590,-19, far outside .* 40 x 20"):
+        load_annotated(table, tmp_path, frame)

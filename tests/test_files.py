@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from equimark.files import replace_file, replace_folder, write_csv, write_text
+from equimark.files import kept_aside, replace_file, replace_folder, write_csv, write_text
 
 
 def test_writes_and_makes_the_folder(tmp_path: Path) -> None:
@@ -103,3 +103,25 @@ def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(
         write_text(folder / "notes.txt", "new")
     assert (path / "notes.txt").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_what_is_replaced_is_kept_aside(tmp_path: Path) -> None:
+    path, folder = tmp_path / "found.csv", tmp_path / "found"
+    with kept_aside(path, folder) as copies:
+        assert copies == []
+    path.write_text("first")
+    write_text(folder / "a.pts", "points")
+    for n in (1, 2):
+        with kept_aside(path, folder) as copies:
+            assert copies == [tmp_path / f"found.earlier-{n}.csv", tmp_path / f"found.earlier-{n}"]
+            path.write_text("second")
+    assert [(tmp_path / f"found.earlier-{n}.csv").read_text() for n in (1, 2)] == ["first", "second"]
+    assert (tmp_path / "found.earlier-1" / "a.pts").read_text() == "points"
+
+
+def test_nothing_is_kept_aside_when_nothing_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "found.csv"
+    path.write_text("first")
+    with pytest.raises(OSError, match="full"), kept_aside(path):
+        raise OSError("full")
+    assert [each.name for each in tmp_path.iterdir()] == ["found.csv"]

@@ -149,3 +149,9 @@ def tables(draw: st.DrawFn) -> LandmarkTable:
 def test_round_trip(tmp_path, table):
     write(table, tmp_path / "t.csv")
     assert_same(read(tmp_path / "t.csv"), table)
+
+
+def test_missing_as_r_writes_it(tmp_path):
+    path = tmp_path / "r.csv"
+    path.write_text("image,x0,y0,x1,y1\na.png,1,2,NA,NA\n")
+    np.testing.assert_array_equal(read(path).points, [[[1, 2], [np.nan, np.nan]]])

@@ -440,7 +440,7 @@ def test_tabulate(evaluated: Path, command: Command) -> None:
     few = Results.read(Path("few.json"))
     code, out, err = command("tabulate", "few.json", "--names", " a [few] of labels", "--out", "sub/few.md")
     assert (code, err) == (0, "")
-    assert "a [few] of labels" in out and out.splitlines()[-1].endswith(few.made["date"])
+    assert "a [few] of labels" in out and out.splitlines()[-2].endswith(few.made["date"])
     text = Path("sub/few.md").read_text(encoding="utf-8")
     assert text == tabulate([Row("a [few] of labels", {"": few})]).markdown()
     first = few.entries["labels_1"]

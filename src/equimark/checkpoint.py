@@ -209,7 +209,10 @@ def load(run: Path) -> Checkpoint:
 
 def _read_model(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
-        raise CheckpointError(f"{path} is missing: the run has not saved anything yet; go on with --resume")
+        raise CheckpointError(
+            f"{path} is missing: the run has not saved anything yet; wait until it does or, if it was stopped, go on "
+            "with --resume"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, str] = file.metadata() or {}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -87,7 +88,7 @@ class ObjectiveSpec:
     diversity: Literal["pooled", "overlap"] = "pooled"
     gamma: float = 500.0
     window: int = 5
-    appearance_weight: float = 5e4
+    appearance_weight: float = 5e3
 
     def __post_init__(self) -> None:
         if self.power <= 0 or self.gamma < 0 or self.window < 1:
@@ -326,8 +327,23 @@ def _arguments(namespace: Namespace) -> dict[str, Any]:
 
 def explain(error: Exception) -> str:
     """The part of a parser's message that speaks of the value."""
-    lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines)
+    text = " ".join(line.strip(" -") for line in str(error).splitlines() if line.strip())
+    found = _UNFIT.fullmatch(text)
+    kinds = _KIND.findall(found["one"] or found["several"]) if found else []
+    if not found or not kinds:
+        return text
+    wanted = " or ".join(_KINDS.get(kind, choices or kind) for kind, choices in kinds)
+    return f"{found['key']} must be {wanted}, got {found['got'] or found['given'] or ''!r}"
+
+
+# Two messages of jsonargparse, and the types that they name.
+_UNFIT = re.compile(
+    r'Parser key "(?P<key>[^"]+)": (?:Expected a (?P<one>\S.*)\. Got value: (?P<got>.*)'
+    r"|Does not validate against any of the Union subtypes Subtypes: \[(?P<several>.*)\] Errors: .* "
+    r"Given value: (?P<given>.*))"
+)
+_KIND = re.compile(r"<class '(\w+)'>|typing\.Literal\[([^\]]*)\]")
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"}
 
 
 def config_keys(kind: type = RunConfig, prefix: str = "") -> Iterator[str]:

@@ -16,7 +16,7 @@ from . import geometry, matching, objectives
 from .embedding import ModelError, batches
 from .geometry import Frame, Size, frame_by_landmarks
 from .images import ImageError, ImageSource, frame_image, open_images
-from .landmarks import LandmarkError, LandmarkTable, match_images
+from .landmarks import LandmarkError, LandmarkTable, match_images, quote
 from .methods import cells_correspondence
 from .metrics import Points, by_point
 from .model import LandmarkModel
@@ -24,6 +24,7 @@ from .pairs import PairSpec, draw_warps
 from .progress import progress_bar
 from .warps import PRESETS
 
+FARTHEST = 0.5  # of the longer side of an image: a landmark farther outside is a mistake
 REFERENCE_SIDE = 70.0  # errors of the matching protocol are given in pixels of a 70 x 70 frame
 MatchingVariant = Literal["cells", "upsampled"]
 FrameOf = Callable[[int, Size], Frame]
@@ -81,7 +82,7 @@ def load_annotated(
         progress: show a progress bar.
 
     Raises:
-        LandmarkError: if an image of the table is missing or ambiguous.
+        LandmarkError: if an image of the table is missing or ambiguous, or a landmark lies far outside its image.
         ImageError: if an image of the table cannot be read.
     """
     source = images if isinstance(images, ImageSource) else open_images(images)
@@ -93,12 +94,27 @@ def load_annotated(
                 pixels = source.decoded(int(index)).pixels
             except ImageError as error:
                 raise ImageError(f"{source.names[int(index)]}: {error}") from None
+            _check_near(table, row, pixels.shape[:2])
             own = frame if isinstance(frame, Frame) else frame(row, (pixels.shape[0], pixels.shape[1]))
             framed, placement = frame_image(pixels, own)
             frames.append(framed)
             points.append(placement.to_frame(table.points[row]))
             advance()
     return AnnotatedFrames(torch.from_numpy(np.stack(frames)).movedim(-1, 1).contiguous(), np.stack(points))
+
+
+def _check_near(table: LandmarkTable, row: int, size: tuple[int, int]) -> None:
+    """Refuse landmarks far outside their image: typing errors, or those of another image."""
+    height, width = size
+    points, reach = table.points[row], FARTHEST * max(size)
+    far = ((points < -reach) | (points > [width + reach, height + reach])).any(-1)
+    if far.any():
+        x, y = points[far.argmax()]
+        name = quote(table.labels[int(far.argmax())])
+        raise LandmarkError(
+            f"landmark {name} of {table.images[row]} lies at {x:g},{y:g}, far outside "
+            f"the image of {width} x {height} pixels: correct it, or leave it blank"
+        )
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,25 @@ def replace_folder(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def kept_aside(*paths: Path) -> Iterator[list[Path]]:
+    """While new files are written, copies of what stands at ``paths``, under other names beside them.
+
+    The copies stay; if anything goes wrong, they vanish.
+    """
+    copies: list[Path] = []
+    try:
+        for path in filter(Path.exists, paths):
+            names = (path.with_name(f"{path.stem}.earlier-{n}{path.suffix}") for n in count(1))
+            copies.append(next(name for name in names if not name.exists()))
+            shutil.copytree(path, copies[-1]) if path.is_dir() else shutil.copy2(path, copies[-1])
+        yield copies
+    except BaseException:
+        for copy in copies:
+            shutil.rmtree(copy) if copy.is_dir() else copy.unlink(missing_ok=True)
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

@@ -28,6 +28,7 @@ from .prototypes import PrototypeRegressor
 from .regression import LinearRegressor, Regressor, restore
 from .symmetry import Symmetry, doubt_pairs_at_one_place
 
+HEAD_FILES = ("head.safetensors", "head.yaml")
 PAIRS = 400  # of views from which a sparse run learns named landmarks; half as many raise the error by 1 %
 
 

@@ -122,14 +122,22 @@ class LandmarkModel(Embedding):
 
     def detect_framed(self, frames: Tensor, placements: Sequence[Placement]) -> Found:
         """The K landmarks (B, K, 2), in image pixels, and their confidence (B, K) in ``frames`` (B, 3, S, S) uint8."""
+        self.check_own_landmarks()
+        return self.in_image(self.landmarks_of(frames), placements)
+
+    def check_own_landmarks(self) -> None:
+        """That the run has landmarks of its own.
+
+        Raises:
+            ModelError: if it has none.
+        """
         if self.has_descriptors:
             raise ModelError(
                 f"a {self.config.method} run has descriptors, not landmarks of its own: give it a fitted head "
-                "(equimark fit, then --head), or match points with equimark match"
+                "(equimark fit, then --head), let it --discover some, or match points with equimark match"
             )
         if self.config.method == "segmentation":
             raise ModelError("a segmentation run finds parts, not landmarks")
-        return self.in_image(self.landmarks_of(frames), placements)
 
     def segment(self, image: Image) -> NDArray[np.uint8]:
         """The part (H, W) that each pixel of an image shows, by a segmentation run.

@@ -22,7 +22,8 @@ Alignment = Literal["maps", "landmarks"]
 Diversity = Literal["pooled", "overlap"]
 
 DIVERSITY_WEIGHT = 500.0
-APPEARANCE_WEIGHT = 5e4
+APPEARANCE_WEIGHT = 5e3
+STIFFNESS, RIGIDITY = 1.0, 0.1  # of the warp through landmarks: each is off by about a pixel of its own
 _REFERENCE_SIDE = 80.0  # pixels: the crops for which the paper's weight was chosen
 
 
@@ -147,18 +148,22 @@ def unknown_warp(
     gamma: float = DIVERSITY_WEIGHT,
     window: int = 5,
     appearance_weight: float = APPEARANCE_WEIGHT,
-    stiffness: float = 0.01,
-    rigidity: float = 0.01,
+    stiffness: float = STIFFNESS,
+    rigidity: float = RIGIDITY,
 ) -> Terms:
     """K landmarks from pairs whose warp is not known, such as frames of a video (2017, footnote 1).
 
     The warp g is what the landmarks say it is: the thin-plate spline that takes those of the source to those of the
     target. It is judged by appearance, ``|x' - x o g|^2``: each source pixel u looks like the target at g(u).
 
+    The spline smooths rather than interpolates. Landmarks start close to each other and miss by a pixel or so; an exact
+    spline through such landmarks turns, stretches and shears the whole frame by much more than it moved, and the
+    appearance then rewards landmarks for collapsing. The smooth one is never much worse than no warp.
+
     The appearance is summed over landmarks, as the alignment of :func:`sparse_equivariance` is, but its errors are
     small and saturate: in 80 px crops with values in [0, 1], the first pixel of misalignment costs about 0.001, and
-    all of it hardly more than 0.02. Its weight is therefore large, and was found by trial on small crops: with a
-    fifth of it the landmarks spread and then stand still in the frame, with three times as much they spread late.
+    all of it hardly more than 0.02. Its weight is therefore large, and was found by trial on small crops: with four
+    times as much the landmarks spread late, with ten times as much not at all.
 
     Args:
         source_scores: score maps (B, K, h, w) of x'.
@@ -170,7 +175,8 @@ def unknown_warp(
         window: side of the sum pooling before the diversity, in cells.
         appearance_weight: of the appearance, for each landmark.
         stiffness: of the spline, in normalised coordinates; see :func:`equimark.thin_plate.fit`.
-        rigidity: of the spline; above 0 landmarks may start, as they do, in one place.
+        rigidity: of the spline; above 0 landmarks may start, as they do, in one place. Stiffness times rigidity is
+            what landmarks that are close to each other have to outweigh before they turn, stretch or shear the frame.
 
     Returns:
         ``appearance`` (mean over the source pixels that g leaves inside), ``inside`` (their share),

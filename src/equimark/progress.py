@@ -20,8 +20,9 @@ class Advance(Protocol):
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
-        """Items per second."""
-        return Text(f"{task.speed or 0:,.0f} {task.fields['unit']}/s")
+        """Items per second, or seconds for each."""
+        speed, unit = task.speed or 0, task.fields["unit"]
+        return Text(f"{1 / speed:.1f} s each" if 0 < speed < 1 else f"{speed:,.0f} {unit}/s")
 
 
 @contextmanager

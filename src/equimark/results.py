@@ -55,7 +55,10 @@ class Results:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
-            raise ResultsError(f"{path} cannot be read as results: {error}") from None
+            why = error.strerror if isinstance(error, OSError) else "it is no JSON"
+            raise ResultsError(
+                f"{path} cannot be read as results ({why}): give files that equimark evaluate --out wrote"
+            ) from None
         lacking = [name for name in _NEEDED if not isinstance(content, dict) or name not in content]
         if lacking:
             raise ResultsError(

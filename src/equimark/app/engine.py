@@ -51,6 +51,7 @@ class Progress:
         predicted: how many are predicted by the last lesson.
         lesson: counts the lessons.
         learning: whether labels wait to be learned.
+        turned: whether things are looked for in any direction.
         fault: what went wrong in the background.
     """
 
@@ -60,6 +61,7 @@ class Progress:
     predicted: int
     lesson: int
     learning: bool
+    turned: bool
     fault: str | None
 
 
@@ -127,7 +129,8 @@ class Engine:
             learning = self._labels is not None
         predicted = int((self._predictions.lesson == self._lessons).sum()) if self._head else 0
         seen, unreadable = int(self.store.seen.sum()), len(self._unreadable)
-        return Progress(len(self.pictures), seen, unreadable, predicted, self._lessons, learning, self._fault)
+        turned = self._head is not None and self._head.turned
+        return Progress(len(self.pictures), seen, unreadable, predicted, self._lessons, learning, turned, self._fault)
 
     # ---- what may be asked from any thread ------------------------------------------------------------------
 
@@ -268,8 +271,10 @@ class Engine:
         lesson = self._lesson_of(labels)
         begun = time.monotonic()
         if not lesson.teaches_as(self._lesson):
-            self._head = self._fit(lesson.at_most(_ENOUGH)) if lesson.images else None
-            self._predictions = Predictions(len(self.pictures), lesson.landmarks, self._predictions)
+            before, self._head = self._head, self._fit(lesson.at_most(_ENOUGH)) if lesson.images else None
+            # what was found upright is of no use once things are seen to lie in any direction
+            earlier = self._predictions if _looks_alike(before, self._head) else None
+            self._predictions = Predictions(len(self.pictures), lesson.landmarks, earlier)
             self._lesson, self._lessons = lesson, self._lessons + 1
         now = time.monotonic()
         with self._turn:
@@ -339,6 +344,10 @@ class Engine:
     def _predict_one(self, image: int) -> None:
         if self._predictions.lesson[image] < self._lessons:
             self._predict([image])
+
+
+def _looks_alike(head: Head | None, other: Head | None) -> bool:
+    return head is None or other is None or head.turned == other.turned
 
 
 def _answer(future: Future[Any], function: Callable[[], Any]) -> None:

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from equimark import app, bulk, checkpoint, evaluation, formats, overlay, plots, prediction, tracks
 from equimark.commands.labels import image_files, read_training_labels
-from equimark.commands.showing import mention, write_figure
+from equimark.commands.showing import keeping_earlier, mention, write_figure
 from equimark.config import ConfigError
 from equimark.discovery import discover
-from equimark.head import Head, HeadSpec, fit_head
+from equimark.head import HEAD_FILES, Head, HeadSpec, fit_head
 from equimark.images import ImageError, decode, import_av, open_images
 from equimark.landmarks import LandmarkError, LandmarkTable, match_images, match_names
 from equimark.model import LandmarkModel
@@ -38,6 +38,8 @@ def run_detect(arguments: Namespace) -> None:
     _check_over_time(arguments)
     _check_out(arguments)
     model = _load_model(arguments)
+    if arguments.head is None and arguments.discover is None:
+        model.check_own_landmarks()
     if arguments.discover is not None:
         detector: LandmarkModel | Head = _discover(arguments, model)
     else:
@@ -153,18 +155,26 @@ def run_fit(arguments: Namespace) -> None:
     data = evaluation.load_annotated(table, images, model.frame)
     spec = HeadSpec(symmetry, arguments.direction)
     head = fit_head(model, data.frames, data.points, table.names, spec, seed=arguments.seed)
-    head.save(arguments.out)
+    with keeping_earlier(*(arguments.out / name for name in HEAD_FILES)):
+        head.save(arguments.out)
     if arguments.plot:
         _plot_contributions(head, data.frames[:1], data.points[0], arguments.plot)
-    print(f"fitted {table.points.shape[1]} landmarks from {len(table)} labelled images: {arguments.out}")
+    print(f"fitted {table.points.shape[1]} landmarks from {_images(len(table), 'labelled ')}: {arguments.out}")
+    if len(table) == 1 and model.has_descriptors:
+        mention(["from a single labelled image, confidence tells the surer from the less sure, but is no probability"])
     if symmetry is not None:
         print("mirror images " + ("were learned from as well" if head.mirrored else "did not help and were left out"))
     if head.turned:
         print("things lie in any direction: each image is looked at in all of them, which takes thirteen times as long")
     if arguments.suggest:
+        print(f"looking for the {arguments.suggest} images whose labels would help most", flush=True)
         quiet, count = arguments.quiet, arguments.suggest
         for name in prediction.suggest_images(head, images, table.images, count, progress=not quiet):
             print(f"label next: {name}")
+
+
+def _images(count: int, kind: str = "") -> str:
+    return f"{count} {kind}image" + ("s" if count != 1 else "")
 
 
 def _symmetry_of(declared: str | None, table: LandmarkTable) -> Symmetry | None:
@@ -246,8 +256,11 @@ def _check_inside(points: NDArray[np.float64], image: NDArray[np.uint8]) -> None
 
 
 def _write_prediction(found: Prediction, out: Path) -> None:
-    notes = formats.write(found.table, out)
-    print(f"{found.table.points.shape[1]} points on {len(found.table)} images: {out}")
+    with keeping_earlier(out):
+        notes = formats.write(found.table, out)
+    blank = int((~found.table.visible).sum())
+    doubtful = f", {blank} of them left blank" if blank else ""
+    print(f"{found.table.points.shape[1]} points on {_images(len(found.table))}{doubtful}: {out}")
     mention(notes)
     mention(f"left out {item.name}: {item.reason}" for item in found.unreadable[:_MOST_NAMED])
     if (more := len(found.unreadable) - _MOST_NAMED) > 0:

@@ -105,6 +105,8 @@ def run_tabulate(arguments: Namespace) -> None:
     print_table("", [table.corner, *table.columns], table.texts("[bold]{}[/bold]".format, escape))
     for line in table.notes():
         print(line)
+    if arguments.out:
+        print(f"table: {arguments.out}")
 
 
 def run_reproduce(arguments: Namespace) -> None:

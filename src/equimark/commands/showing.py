@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from equimark.files import replace_file
+from equimark.files import kept_aside, replace_file
 from equimark.packs import PackedImages
 
 
@@ -21,6 +22,14 @@ def mention(notes: Iterable[str]) -> None:
     """Remarks on standard error."""
     for note in notes:
         print(f"equimark: {note}", file=sys.stderr)
+
+
+@contextmanager
+def keeping_earlier(*paths: Path) -> Iterator[None]:
+    """Around the writing of ``paths``: what stands there, perhaps corrected by hand, is kept, and that is said."""
+    with kept_aside(*paths) as copies:
+        yield
+    mention(f"what was there before is kept: {copy}" for copy in copies)
 
 
 def mention_small(images: PackedImages, side: int) -> None:

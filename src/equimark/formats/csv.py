@@ -129,7 +129,7 @@ def _numbers(path: Path, rows: list[tuple[int, list[str]]], header: list[str], c
 
 
 def _number(cell: str, where: str) -> float:
-    if not cell.strip():
+    if cell.strip() in ("", "NA"):  # as R writes what is missing
         return _BLANK
     try:
         return float(cell)

@@ -152,6 +152,7 @@ function renderStatus() {
   box.dataset.kind = silent || page.silent || progress?.fault ? "alarm" : share === null ? "rest" : "busy";
   $("#status-words").textContent = words;
   box.title = progress?.fault ?? words;
+  $("#accept-page").disabled = progress?.learning ?? false; // what it would accept is about to change
   $("#status-bar").hidden = share === null;
   $("#status-bar i").style.width = `${100 * (share ?? 0)}%`;
 }
@@ -159,11 +160,11 @@ function renderStatus() {
 function statusWords(waiting, silent) {
   if (silent || page.silent) return ["No answer: not saved", null];
   if (!progress) return ["", null];
-  const { images, seen, unreadable, predicted, lesson, learning, fault } = progress;
+  const { images, seen, unreadable, predicted, lesson, learning, turned, fault } = progress;
   if (fault) return [`Trouble: ${fault}`, null];
   if (waiting) return ["Saving …", null];
   if (learning) return ["Learning from your labels …", 0.05];
-  if (lesson > 0 && predicted < seen && predicted > 0) return [`Predicting ${number.format(predicted)} of ${number.format(images)}`, predicted / images];
+  if (lesson > 0 && predicted < seen && predicted > 0) return [`${turned ? "Looking in all directions" : "Predicting"}: ${number.format(predicted)} of ${number.format(images)}`, predicted / images];
   if (seen + unreadable < images) return [`Looking at images: ${number.format(seen)} of ${number.format(images)}`, seen / images];
   if (!store.labels.revision) return [`${number.format(images - unreadable)} images ready`, null];
   return ["All changes saved", null];
