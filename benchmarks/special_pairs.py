@@ -146,6 +146,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=800, help="of the first run; fine-tuning takes a third")
     parser.add_argument("--video-steps", type=int, default=300, help="of the runs on videos")
+    parser.add_argument("--videos", type=int, default=300, help="to learn from, at most 900")
     parser.add_argument("--only", choices=("lights", "videos"))
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)
@@ -185,7 +186,8 @@ def compare_lights(people: Images, arguments: argparse.Namespace) -> dict[str, A
 def compare_videos(people: Images, arguments: argparse.Namespace) -> dict[str, Any]:
     """Landmarks on a moving face: learned from frames whose motion is not known, and from the diversity alone."""
     generator = torch.Generator().manual_seed(arguments.seed)
-    pairs, unseen = make_videos(people[600:900], generator), make_videos(people[900:], generator)
+    pairs = make_videos(people[900 - arguments.videos : 900], generator)
+    unseen = make_videos(people[900:], generator)
 
     def learn(name: str, **settings: Any) -> LandmarkModel:
         options = BASE | {"seed": arguments.seed, "overwrite": True, "steps": arguments.video_steps}
