@@ -285,9 +285,11 @@ def test_markdown_by_hand() -> None:
         "| dve | **1.93** | 7.38 |\n"
         "| a\\|b | 2.25 |  |\n"
         "\n"
-        "How it was made:\n"
+        "<details><summary>How it was made</summary>\n"
         "\n"
         f"* {ORIGIN}\n"
+        "\n"
+        "</details>\n"
     )
     few = tabulate(rows_of(few=FEW), digits=1).markdown()
     assert "| few | 20.8 ± 5.5 | 12.9 ± 1.0 | 11.2 ± 0.1 | 6.0 |\n" in few
@@ -329,7 +331,7 @@ def test_any_label_and_number_keep_the_form_of_a_table(label: str, value: float,
     table = Table("", (name, "b"), rows, ((label, "made"),), best="high")
     lines = table.markdown().split("\n")
     bars = [len(re.findall(r"(?<!\\)\|", line)) for line in lines[:4]]
-    assert bars == [4] * 4 and lines[4:7] == ["", "How it was made:", ""] and len(lines) == 9
+    assert bars == [4] * 4 and lines[5] == "<details><summary>How it was made</summary>" and len(lines) == 11
     read = list(csv.reader(io.StringIO(table.csv(), newline="")))
     assert [read[0][1], read[1][0]] == [" ".join(text.split()) for text in (name, label)]
     assert float(read[1][1]) == value or math.isnan(value)
@@ -517,7 +519,7 @@ def test_the_page_has_its_tables_written_anew(folder: Path, monkeypatch: pytest.
         "# Results\n\nBefore.\n\n<!-- table few -->\nFew labels, in pixels.\n\n"
         "| % of the eyes, labelled images | 1 | 5 | 10 | all |\n| --- | --- | --- | --- | --- |\n"
         "| fit | 20.8 ± 5.5 | 12.9 ± 1.0 | 11.2 ± 0.1 | 6.0 |\n| mean shape | 9.5 | 9.5 | 9.5 | 9.5 |\n\n"
-        "How it was made:\n\n* `equimark evaluate landmarks "
+        "<details><summary>How it was made</summary>\n\n* `equimark evaluate landmarks "
     )
     assert page.endswith("<!-- end -->\nAfter.\n") and "| dve | 1.93 | 7.38 | 1.93 | 7.38 |" in page
     assert "old" not in page

@@ -99,7 +99,8 @@ class Table:
         rows = [header, ["---"] * len(header), *self.texts("**{}**".format, _markdown)]
         lines = [f"| {' | '.join(row)} |" for row in rows]
         if self.origins:
-            lines += ["", "How it was made:", "", *(f"* {note}" for note in self.notes())]
+            made = (f"* {note}" for note in self.notes())
+            lines += ["", "<details><summary>How it was made</summary>", "", *made, "", "</details>"]
         return "\n".join(lines) + "\n"
 
     def csv(self) -> str:
