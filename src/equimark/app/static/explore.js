@@ -242,6 +242,7 @@ function draw() {
       faint: (sparse || mode === "heat") && centre !== null && i !== centre,
     })));
     tile.drawMap(mapOf(sight));
+    tile.element.querySelector(".sure").title = "share of the heat map around the place found; no probability";
     tile.element.querySelector(".sure").textContent = centre !== null && found[centre] ? percent(found[centre][2]) : "";
   }
 }
