@@ -12,7 +12,9 @@ from .formats import FORMATS
 from .shards import is_url
 from .timing import STAGES
 
+_RUN = "folder of a trained run"
 _IMAGES = "a folder, a .zip, a list of paths, a video or a pack"
+_SEED = "of everything that is drawn at random"
 
 
 def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
@@ -83,7 +85,7 @@ def _common(parser: argparse.ArgumentParser, *, seed: bool = False, frame: bool 
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     if seed:
-        parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn at random")
+        parser.add_argument("--seed", type=int, default=0, help=_SEED)
     if frame:
         what = "part of each image that the model sees: centre, letterbox, stretch or x0,y0,x1,y1 in fractions"
         parser.add_argument("--frame", help=what)
@@ -142,7 +144,7 @@ def _value(mapping: object, dotted: str) -> object:
 
 
 def _detect_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, help="folder of a trained run")
+    parser.add_argument("run", type=Path, help=_RUN)
     parser.add_argument("images", type=Path, help=_IMAGES)
     parser.add_argument("--out", type=Path, required=True, help="landmark file to write")
     parser.add_argument("--head", type=Path, help="a fitted head (see equimark fit); with --discover, where to keep it")
@@ -172,7 +174,7 @@ def _part_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _match_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, help="folder of a trained run")
+    parser.add_argument("run", type=Path, help=_RUN)
     parser.add_argument("source", type=Path, help="an image")
     parser.add_argument("--points", required=True, help='"x,y x,y ..." in its pixels, or a landmark file')
     parser.add_argument("--targets", type=Path, required=True, help="images to search")
@@ -187,7 +189,7 @@ _DIRECTION = "in which things lie in the images: upright (all alike), any, or au
 
 
 def _fit_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, help="folder of a trained run")
+    parser.add_argument("run", type=Path, help=_RUN)
     parser.add_argument("--landmarks", type=Path, required=True, help="labels; of a file with splits, train")
     parser.add_argument("--images", type=Path, help="where the images are; default: beside the labels")
     parser.add_argument("--out", type=Path, required=True, help="folder of the head")
@@ -216,7 +218,7 @@ def _convert_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("protocol", choices=("matching", "landmarks", "segmentation"))
-    parser.add_argument("run", type=Path, help="folder of a trained run")
+    parser.add_argument("run", type=Path, help=_RUN)
     parser.add_argument("--data", required=True, help="a published set by name, or a landmark file; or images, --parts")
     parser.add_argument("--root", type=Path, help="folder of the set, or of the file's images; default: beside it")
     parser.add_argument("--split", help="to test on; default: test, if there is one")
@@ -273,8 +275,8 @@ def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _app_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, help="folder of a trained run")
-    parser.add_argument("images", type=Path, help="a folder, a .zip, a list of paths, a video or a pack")
+    parser.add_argument("run", type=Path, help=_RUN)
+    parser.add_argument("images", type=Path, help=_IMAGES)
     parser.add_argument("--port", type=int, default=7860, help="on 127.0.0.1 (7860); 0 takes a free one")
     parser.add_argument("--landmarks", type=Path, help="labels to start from")
     parser.add_argument("--work", type=Path, help="folder for labels and exports; default: in the run")
@@ -283,7 +285,7 @@ def _app_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, help="folder of a trained run")
+    parser.add_argument("run", type=Path, help=_RUN)
     parser.add_argument("--out", type=Path, required=True, help="file to write, ending in .onnx; with --hub a folder")
     parser.add_argument("--head", type=Path, help="a fitted head (see equimark fit), whose landmarks are then found")
     parser.add_argument("--hub", action="store_true", help="write weights, configuration, model card and model.onnx")
@@ -311,6 +313,6 @@ def _synthetic_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", choices=("portraits", "arm"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn at random")
+    parser.add_argument("--seed", type=int, default=0, help=_SEED)
     parser.add_argument("--parts", type=Path, help="folder to make for the label images of portraits")
     parser.add_argument("--speed", type=float, default=1.0, help="of the arm: how many frames further each frame is")

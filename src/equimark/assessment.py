@@ -285,8 +285,7 @@ def _predictor(
             model.config, train, test, draw, device=device, progress=progress
         )
     else:
-        options: dict[str, Any] = {"fitting": fitting, "progress": progress}
-        with protocols.predictor(model, train, test, method, spec, **options) as predict:
+        with protocols.predictor(model, train, test, method, spec, fitting=fitting, progress=progress) as predict:
             yield predict
 
 

@@ -25,7 +25,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from .embedding import Embedding
+from .embedding import Embedding, digest
 from .files import replace_file, write_text
 from .formats import parquet
 from .geometry import Placement
@@ -156,7 +156,7 @@ class _Work:
             listing.update(name.encode("utf-8", "surrogateescape") + b"\n")
         return {
             "format": _FORMAT,
-            "weights": _digest(_tensors(self.detector)),
+            "weights": digest(_tensors(self.detector)),
             "frame": asdict(self.detector.frame),
             "images": f"{len(self.source)}, {listing.hexdigest()[:16]}",
             "part_size": self.part_size,
@@ -231,13 +231,6 @@ def _tensors(detector: Embedding | Head | Matcher) -> dict[str, Tensor]:
         return dict(detector.network.state_dict())
     own = detector.tensors() if isinstance(detector, Head) else {"descriptors": detector.descriptors}
     return _tensors(detector.model) | {f"on top: {name}": tensor for name, tensor in own.items()}
-
-
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in tensors.items():
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 # ---- several processes --------------------------------------------------------------------------------------

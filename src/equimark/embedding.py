@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Self
 
@@ -152,3 +153,11 @@ def _check_image(image: Image) -> Image:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ModelError(f"an image must be (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}")
     return image
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """Of named tensors: 16 characters that change with any name or value."""
+    found = hashlib.sha256()
+    for name, tensor in tensors.items():
+        found.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]

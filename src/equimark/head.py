@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,17 +17,16 @@ from torch import Tensor
 from . import directions, geometry
 from .checkpoint import CheckpointError
 from .directions import Direction
-from .embedding import Embedding, Found, Image, ModelError, batches
+from .embedding import Embedding, Found, Image, ModelError, batches, digest
 from .files import replace_file, write_text
 from .geometry import Frame, Placement
 from .matching import Located
-from .networks import Network
 from .pairs import draw_warps
 from .prototypes import PrototypeRegressor
 from .regression import LinearRegressor, Regressor, restore
 from .symmetry import Symmetry, doubt_pairs_at_one_place
 
-HEAD_FILES = ("head.safetensors", "head.yaml")
+WEIGHTS_FILE, ABOUT_FILE = HEAD_FILES = ("head.safetensors", "head.yaml")
 PAIRS = 400  # of views from which a sparse run learns named landmarks; half as many raise the error by 1 %
 
 
@@ -102,10 +100,22 @@ class Head:
     def _locate(self, frames: Tensor) -> Located:
         """Landmarks in ``frames`` (B, 3, S, S) uint8, in cells."""
         if isinstance(self.regressor, LinearRegressor):
-            found = self.model.landmarks_of(frames)
-            named = self.regressor.predict(Located(self.model.normalise(found.positions), found.confidence))
-            return Located(self.model.denormalise(named.positions), named.confidence)
-        named = self._locate_turned(frames) if self.turned else self._locate_upright(frames)
+            return self.name_landmarks(self.model.landmarks_of(frames))
+        if self.turned:
+            return self._doubt(self._locate_turned(frames))
+        return self.name_places(self.model.features(frames))
+
+    def name_landmarks(self, found: Located) -> Located:
+        """Named landmarks (B, J, 2) from those of a sparse run (B, K, 2), both in cells."""
+        assert isinstance(self.regressor, LinearRegressor)
+        named = self.regressor.predict(Located(self.model.normalise(found.positions), found.confidence))
+        return Located(self.model.denormalise(named.positions), named.confidence)
+
+    def name_places(self, features: Tensor) -> Located:
+        """Named landmarks (B, K, 2), in cells, in descriptors (B, C, h, w) of things that stand upright."""
+        return self._doubt(self._prototypes.predict(features))
+
+    def _doubt(self, named: Located) -> Located:
         if self.symmetry is None:
             return named
         return doubt_pairs_at_one_place(named, self._mean_shape.to(named.positions), self.symmetry)
@@ -150,12 +160,12 @@ class Head:
             "symmetric": [list(pair) for pair in self.symmetry.pairs] if self.symmetry else None,
             "mirrored": self.mirrored,
             "turned": self.turned,
-            "weights": _fingerprint(self.model.network),
+            "weights": digest(self.model.network.state_dict()),
             "frame": self.model.frame.fit,
         }
         tensors = {name: value.contiguous() for name, value in self.regressor.tensors().items()}
-        replace_file(folder / "head.safetensors", lambda path: save_file(tensors, path))
-        write_text(folder / "head.yaml", yaml.safe_dump(about, sort_keys=False))
+        replace_file(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path))
+        write_text(folder / ABOUT_FILE, yaml.safe_dump(about, sort_keys=False))
 
     @classmethod
     def load(cls, folder: str | Path, model: Embedding) -> Head:
@@ -166,8 +176,8 @@ class Head:
         """
         folder = Path(folder)
         try:
-            about: dict[str, Any] = yaml.safe_load((folder / "head.yaml").read_text(encoding="utf-8"))
-            regressor = restore(about["kind"], load_file(folder / "head.safetensors"))
+            about: dict[str, Any] = yaml.safe_load((folder / ABOUT_FILE).read_text(encoding="utf-8"))
+            regressor = restore(about["kind"], load_file(folder / WEIGHTS_FILE))
             names, weights, fit = about["names"], about["weights"], about["frame"]
             symmetry = _symmetry_of(about.get("symmetric"), regressor.landmarks)  # older heads have none
             mirrored, turned = bool(about.get("mirrored")), bool(about.get("turned"))
@@ -177,7 +187,7 @@ class Head:
             ) from None
         except Exception as error:
             raise CheckpointError(f"the head in {folder} is damaged: {error}") from None
-        if weights != _fingerprint(model.network):
+        if weights != digest(model.network.state_dict()):
             raise CheckpointError(
                 f"the head in {folder} was fitted on another run, or before this one was trained further"
             )
@@ -296,10 +306,3 @@ def _symmetry_of(pairs: list[list[int]] | None, landmarks: int) -> Symmetry | No
     if pairs is None:
         return None
     return Symmetry.of_pairs([(a, b) for a, b in pairs], [str(k) for k in range(landmarks)])
-
-
-def _fingerprint(network: Network) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in network.state_dict().items():
-        digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]

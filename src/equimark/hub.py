@@ -12,13 +12,12 @@ from . import checkpoint
 from .checkpoint import CONFIG_FILE, LOG_FILE, MODEL_FILE, Checkpoint
 from .export import Exported, ExportError, check_free, export_onnx
 from .files import write_text
-from .head import Head
+from .head import HEAD_FILES, Head
 from .model import LandmarkModel
 
 CARD_FILE = "README.md"
 ONNX_FILE = "model.onnx"
 HEAD_FOLDER = "head"
-_HEAD_FILES = ("head.yaml", "head.safetensors")
 
 
 def write_hub_folder(
@@ -49,7 +48,7 @@ def write_hub_folder(
     if folder.is_file():
         raise ExportError(f"{folder} is a file; give a folder to write")
     files = (CONFIG_FILE, MODEL_FILE, CARD_FILE, *((ONNX_FILE,) if onnx else ()))
-    for name in (*files, *(f"{HEAD_FOLDER}/{each}" for each in _HEAD_FILES if head is not None)):
+    for name in (*files, *(f"{HEAD_FOLDER}/{each}" for each in HEAD_FILES if head is not None)):
         check_free(folder / name, overwrite=overwrite)
     kept = checkpoint.load(run)
     model = LandmarkModel(kept.network, kept.config)

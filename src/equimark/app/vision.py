@@ -23,8 +23,7 @@ from equimark.matching import Located
 from equimark.model import LandmarkModel
 from equimark.plots import position_colours
 from equimark.prototypes import PrototypeRegressor
-from equimark.regression import LinearRegressor
-from equimark.symmetry import Symmetry, doubt_pairs_at_one_place
+from equimark.symmetry import Symmetry
 
 _QUICK_PAIRS = 80  # warped views to which a head on sparse landmarks is fitted while a person waits
 _REFERENCES = 2500  # cells of an image whose colours the others take, at most
@@ -119,11 +118,7 @@ class DenseVision:
 
     def predict(self, head: Head, records: NDArray[Any], placements: Sequence[Placement]) -> Found:
         """As of ``head.detect_framed``, for things that stand upright."""
-        assert isinstance(head.regressor, PrototypeRegressor)
-        named = head.regressor.predict(_features(records))
-        if head.symmetry is not None:
-            named = doubt_pairs_at_one_place(named, head.regressor.mean.view(-1, 2).to(named.positions), head.symmetry)
-        return self.model.in_image(named, placements)
+        return self.model.in_image(head.name_places(_features(records)), placements)
 
     def describe(self, record: NDArray[Any], placement: Placement, point: tuple[float, float]) -> Tensor:
         """The descriptor (C,) at a point in pixels of an image; beyond the frame that of its border."""
@@ -189,10 +184,7 @@ class SparseVision:
 
     def predict(self, head: Head, records: NDArray[Any], placements: Sequence[Placement]) -> Found:
         """As of ``head.detect_framed``."""
-        found, model = _located(records), self.model
-        assert isinstance(head.regressor, LinearRegressor)
-        named = head.regressor.predict(Located(model.normalise(found.positions), found.confidence))
-        return model.in_image(Located(model.denormalise(named.positions), named.confidence), placements)
+        return self.model.in_image(head.name_landmarks(_located(records)), placements)
 
     def landmarks(self, records: NDArray[Any], placements: Sequence[Placement]) -> Found:
         """The run's own landmarks (B, K, 2) in image pixels, and their confidence (B, K)."""

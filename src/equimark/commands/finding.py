@@ -16,7 +16,7 @@ from equimark.commands.labels import image_files, read_training_labels
 from equimark.commands.showing import keeping_earlier, mention, write_figure
 from equimark.config import ConfigError
 from equimark.discovery import discover
-from equimark.head import HEAD_FILES, Head, HeadSpec, fit_head
+from equimark.head import ABOUT_FILE, HEAD_FILES, Head, HeadSpec, fit_head
 from equimark.images import ImageError, decode, import_av, open_images
 from equimark.landmarks import LandmarkError, LandmarkTable, match_images, match_names
 from equimark.model import LandmarkModel
@@ -112,7 +112,7 @@ def _detect_in_parts(
 
 
 def _discover(arguments: Namespace, model: LandmarkModel) -> Head:
-    if arguments.head and (arguments.head / "head.yaml").exists():
+    if arguments.head and (arguments.head / ABOUT_FILE).exists():
         raise ConfigError(
             f"{arguments.head} holds a head already: leave out --discover to use it, or name a new folder"
         )
