@@ -79,6 +79,12 @@ def test_hidden_landmarks_are_filled_in_by_the_others() -> None:
     torch.testing.assert_close(partial.covariance, full.covariance, atol=0.3, rtol=0.05)
 
 
+def test_distance_counts_in_standard_deviations() -> None:
+    prior = ShapePrior(torch.zeros(4).double(), torch.diag(torch.tensor([1.0, 4.0, 9.0, 16.0])).double())
+    shapes = torch.tensor([[[0.0, 0.0], [0.0, 0.0]], [[1.0, 4.0], [3.0, -8.0]]])
+    torch.testing.assert_close(prior.distance(shapes), torch.tensor([0.0, 1 + 4 + 1 + 4]).double())
+
+
 def test_search_finds_what_is_plain() -> None:
     prior = ShapePrior.fit(SQUARE[None], 32)
     truth = SQUARE[None] + torch.tensor([2.0, -1.5])

@@ -178,7 +178,7 @@ class PrototypeRegressor:
 
     def _predict(self, features: Tensor) -> Located:
         scores = self.scores(features)
-        found = search(ShapePrior(self.mean.double(), self.covariance.double()), scores, float(self.noise))
+        found = search(self._prior, scores, float(self.noise))
         positions = found.positions
         for weights, expected, error in zip(self.weights, self.expected, self.error, strict=True):
             described = describe_points(features, positions).flatten(1)
@@ -187,15 +187,16 @@ class PrototypeRegressor:
         standard = (evidence - self.usual) / self.spread
         return Located(positions, (self.belief[0] + self.belief[1:] @ standard).sigmoid())
 
+    @property
+    def _prior(self) -> ShapePrior:
+        return ShapePrior(self.mean.double(), self.covariance.double())
+
     def likelihood(self, found: Located) -> Tensor:
         """How much (B,) speaks for landmarks (B, K, 2), found by :meth:`predict`, being the thing and standing upright.
 
         The log-odds of their confidence, less the squared Mahalanobis distance of their shape from the mean shape.
         """
-        away = (found.positions.flatten(1) - self.mean).double()
-        distance = (torch.linalg.solve(self.covariance.double(), away.mT).mT * away).sum(1)
-        likelihood: Tensor = _log_odds(found.confidence).sum(1) - distance
-        return likelihood
+        return _log_odds(found.confidence).sum(1) - self._prior.distance(found.positions)
 
     def scores(self, features: Tensor) -> Tensor:
         """Score maps (B, K, h, w), logits, of ``features`` (B, C, h, w)."""

@@ -69,6 +69,12 @@ class ShapePrior:
         likeliest: Tensor = self.mean + step
         return likeliest.view_as(positions)
 
+    def distance(self, positions: Tensor) -> Tensor:
+        """The squared Mahalanobis distance (B,) of shapes (B, K, 2) in cells from the mean."""
+        away = positions.double().flatten(1) - self.mean
+        squared: Tensor = (torch.linalg.solve(self.covariance, away.mT).mT * away).sum(1)
+        return squared
+
 
 def search(prior: ShapePrior, scores: Tensor, noise: float) -> Located:
     """The shapes that score maps show, as far as the prior finds them likely.

@@ -74,7 +74,7 @@ function tileOf(item) {
   const tile = new Tile(item, {
     title: sparse ? "Show large" : "Click a point to find it on the others",
     onclick: (event) => (sparse || !tile.item.box ? swap(item) : addPoint(tile.item, tile.placeOf(event))),
-    corner: [h("span", { class: "corner" }, large), h("output", { class: "sure" })],
+    corner: [h("span", { class: "corner" }, large), h("output", { class: "sure", title: "share of the heat map around the place found; no probability" })],
     caption: [h("span", { class: "file", title: item.name }, item.name)],
   });
   return tile;
@@ -242,7 +242,6 @@ function draw() {
       faint: (sparse || mode === "heat") && centre !== null && i !== centre,
     })));
     tile.drawMap(mapOf(sight));
-    tile.element.querySelector(".sure").title = "share of the heat map around the place found; no probability";
     tile.element.querySelector(".sure").textContent = centre !== null && found[centre] ? percent(found[centre][2]) : "";
   }
 }
