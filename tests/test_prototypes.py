@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from equimark import prototypes
@@ -89,22 +89,33 @@ def test_corrections_learn_a_systematic_error() -> None:
 def test_ridge_agrees_with_ridge_and_chooses_on_unseen_images() -> None:
     generator = np.random.default_rng(0)
     inputs = generator.normal(size=(40, 60))
-    inputs -= inputs.mean(0)
-    signal = inputs[:, :2] @ generator.normal(size=(2, 4))
+    signal = inputs[:, :2] @ generator.normal(size=(2, 4)) + 3
     weights, offset, unseen = prototypes._fit_ridge(inputs, signal)
-    unit = np.square(inputs).sum(1).mean()
-    expected = [Ridge(alpha=penalty * unit).fit(inputs, signal).coef_.T for penalty in prototypes.PENALTIES]
-    assert any(np.allclose(weights, each, atol=1e-8) for each in expected)
-    np.testing.assert_allclose(offset, signal.mean(0), atol=1e-8)
-    assert np.linalg.norm(unseen - signal) < np.linalg.norm(signal)
+    extended = np.column_stack([inputs, np.full(40, prototypes.PLACE)])
+    unit = np.square(extended).sum(1).mean()
+    expected = [
+        np.linalg.solve(extended.T @ extended + penalty * unit * np.eye(61), extended.T @ signal)
+        for penalty in prototypes.PENALTIES
+    ]
+    (chosen,) = [each for each in expected if np.allclose(weights, each[:-1], atol=1e-8)]
+    np.testing.assert_allclose(offset, prototypes.PLACE * chosen[-1], atol=1e-8)
+    assert np.linalg.norm(unseen - signal) < np.linalg.norm(signal - signal.mean(0))
 
 
 def test_noise_is_not_corrected() -> None:
     generator = np.random.default_rng(0)
-    weights, offset, unseen = prototypes._fit_ridge(generator.normal(size=(6, 50)), generator.normal(size=(6, 4)))
+    weights, offset, unseen = prototypes._fit_ridge(generator.normal(size=(12, 50)), generator.normal(size=(12, 4)))
     assert not weights.any()
     assert not offset.any()
     assert not unseen.any()
+
+
+def test_too_few_images_are_not_corrected() -> None:
+    generator = np.random.default_rng(0)
+    inputs = generator.normal(size=(9, 50))
+    errors = inputs[:, :1] @ np.full((1, 4), 3.0) + 2
+    assert prototypes._fit_ridge(inputs, errors)[0].any()
+    assert not prototypes._fit_ridge(inputs[:7], errors[:7])[0].any()
 
 
 def test_confidence_tells_right_from_wrong() -> None:

@@ -22,12 +22,14 @@ SHARPNESS = 0.2  # of score maps: the log-ratio of two Gaussians is far too sure
 NOISES = (0.75, 0.25, 1.5)  # cells, of the search: the first is for a single label
 FOLDS = 8  # of the labelled images, to see how wrong we are on images that we have not learned from
 STAGES = 2  # of correction
-PENALTIES = tuple(10.0 ** (e / 2) for e in range(-8, 5))  # relative to the mean squared length of an input
+PENALTIES = tuple(10.0 ** (e / 2) for e in range(-8, 9))  # relative to the mean squared length of an input
+PLACE = 2.0  # of a cell, and of being there at all, beside a descriptor of length 1: what corrections go by
 TOLERANCE = 0.1  # of the longer side of the mean shape: a landmark within is right
 EVIDENCE = (0.25, 0.4)  # weights of both kinds of evidence, standardised: what few labels contradict by chance alone
 CERTAINTY = 20.0  # of these, as the inverse of their variance
 INDEPENDENT = 4  # landmarks of an image, at most, err or are right independently of each other
 ALIKE = 1.0  # of the root mean square distance from the centre: shapes whose landmarks differ less are alike
+_CELLS_SEEN = 5  # by a template
 _MOST_FOR_COVARIANCE = 200  # images
 _BATCH = 32
 
@@ -43,9 +45,9 @@ class PrototypeRegressor:
        the covariance of descriptors: the linear discriminant between the landmark and everything else.
     2. :func:`equimark.shapes.search` finds the likeliest shape, with the noise that does best on labelled images that
        the templates have not seen.
-    3. Ridge regressions, in stages, learn from the descriptors at the places found on those images how far off these
-       are. Their penalty is the one that does best on images that they have not
-       seen, or no correction if none helps, as with very few labels.
+    3. Ridge regressions, in stages, learn from the places found on those images, and from the descriptors there, how
+       far off these are. Their penalty is the one that does best on images that they have not seen; there is no
+       correction if it does not help by more than a standard error, or with fewer than eight images.
     4. A logistic regression learns, on unseen images too, how likely a landmark is there and right to within a tenth of
        the shape's longer side: the confidence.
 
@@ -58,9 +60,9 @@ class PrototypeRegressor:
         mean: of shapes (2K,), in cells.
         covariance: of shapes (2K, 2K).
         noise: of the search (), in cells.
-        weights: of the corrections (stages, K C, 2K).
-        expected: descriptors (stages, K C) at the places found, on average.
-        error: (stages, 2K) of the places found, on average, in cells.
+        weights: of the corrections (stages, K (C + 2), 2K).
+        expected: what they go by (stages, K (C + 2)), on average: descriptors at the places found, and places.
+        error: (stages, 2K) of the places found, in cells, where all is as expected.
         usual: evidence for each landmark (2, K) on images that show it, on average: log-odds of the share, and score.
         spread: standard deviation (2, 1) of it, over all landmarks.
         belief: (3,) of the logistic regression: offset and weights of both, standardised.
@@ -78,6 +80,11 @@ class PrototypeRegressor:
     usual: Tensor
     spread: Tensor
     belief: Tensor
+
+    def __post_init__(self) -> None:
+        inputs = len(self.templates) * (self.templates.shape[1] // _CELLS_SEEN + 2)
+        if self.weights.shape[1] != inputs:
+            raise ValueError(f"its corrections go by {self.weights.shape[1]} numbers, now by {inputs}: fit it anew")
 
     @property
     def landmarks(self) -> int:
@@ -157,7 +164,7 @@ class PrototypeRegressor:
         """Without correction, and with the share as its confidence."""
         templates, offset = whitening.discriminants(features, points)
         prior = ShapePrior.fit(points, max(features.shape[-2:]))
-        count, inputs = len(templates), points.shape[1] * features.shape[1]
+        count, inputs = len(templates), points.shape[1] * (features.shape[1] + 2)
         return cls(
             templates=templates,
             offset=offset,
@@ -181,8 +188,8 @@ class PrototypeRegressor:
         found = search(self._prior, scores, float(self.noise))
         positions = found.positions
         for weights, expected, error in zip(self.weights, self.expected, self.error, strict=True):
-            described = describe_points(features, positions).flatten(1)
-            positions = positions + ((described - expected) @ weights + error).view_as(positions)
+            seen = _see(features, positions)
+            positions = positions + ((seen - expected) @ weights + error).view_as(positions)
         evidence = torch.stack([_log_odds(found.confidence), _look(scores, positions)], 1)
         standard = (evidence - self.usual) / self.spread
         return Located(positions, (self.belief[0] + self.belief[1:] @ standard).sigmoid())
@@ -260,6 +267,11 @@ def _look(scores: Tensor, positions: Tensor) -> Tensor:
     return geometry.sample(maps, positions.flatten(0, 1)[:, None]).view(positions.shape[:2])
 
 
+def _see(features: Tensor, positions: Tensor) -> Tensor:
+    """What corrections go by, (B, K (C + 2)): descriptors at ``positions`` (B, K, 2) in cells, and these themselves."""
+    return torch.cat([describe_points(features, positions), PLACE * positions], -1).flatten(1)
+
+
 def _log_odds(share: Tensor) -> Tensor:
     return share.clamp(1e-4, 1 - 1e-4).logit()
 
@@ -316,12 +328,10 @@ def _fit_corrections(features: Tensor, found: Tensor, points: Tensor, group: _Ro
     """The stages that lead from places ``found`` to ``points`` (N, K, 2), and where they lead unseen images."""
     stages = []
     for _ in range(STAGES):
-        described = torch.cat([describe_points(*each) for each in _batches(features, found)]).flatten(1)
-        expected = described.mean(0)
+        seen = torch.cat([_see(*each) for each in _batches(features, found)])
+        expected = seen.mean(0)
         errors = (points - found).nan_to_num().flatten(1)  # nothing to correct where there is no label
-        weights, error, unseen = map(
-            described.new_tensor, _fit_ridge(_array(described - expected), _array(errors), group)
-        )
+        weights, error, unseen = map(seen.new_tensor, _fit_ridge(_array(seen - expected), _array(errors), group))
         stages.append((weights, expected, error))
         found = found + unseen.view_as(found)
     weights, expected, error = (torch.stack(kept) for kept in zip(*stages, strict=True))
@@ -329,21 +339,34 @@ def _fit_corrections(features: Tensor, found: Tensor, points: Tensor, group: _Ro
 
 
 def _fit_ridge(inputs: _Numbers, errors: _Numbers, group: _Rows | None = None) -> tuple[_Numbers, _Numbers, _Numbers]:
-    """Weights (D, 2K) and offset (2K,) from inputs (N, D) to errors (N, 2K), and answers (N, 2K) on unseen images."""
+    """Weights (D, 2K) and offset (2K,) from inputs (N, D) to errors (N, 2K), and answers (N, 2K) on unseen images.
+
+    The offset is penalised as the weights are: the mean error of few images is as doubtful as all else. All are 0 if
+    that does not bring unseen images closer by more than a standard error, or there are too few to tell.
+    """
     from sklearn.linear_model import Ridge  # see _split
     from sklearn.model_selection import cross_val_predict
 
+    inputs = np.column_stack([inputs, np.full(len(inputs), PLACE)])
     turned, scale, axes = np.linalg.svd(inputs, full_matrices=False)  # ridge is the same in any rotation
     turned *= scale
-    unit = np.square(scale).sum() / len(inputs) or 1.0
+    unit = np.square(scale).sum() / len(inputs)
     folds = _split(np.arange(len(inputs)) if group is None else group, 1)
-    answers = [cross_val_predict(Ridge(alpha=each * unit), turned, errors, cv=folds) for each in PENALTIES]
-    left = [np.linalg.norm((errors - answer).reshape(len(errors), -1, 2), axis=-1).mean() for answer in answers]
-    best = int(np.argmin(left))
-    if left[best] >= np.linalg.norm(errors.reshape(len(errors), -1, 2), axis=-1).mean():
-        return np.zeros((inputs.shape[1], errors.shape[1])), np.zeros(errors.shape[1]), np.zeros_like(errors)
-    ridge = Ridge(alpha=PENALTIES[best] * unit).fit(turned, errors)
-    return axes.T @ ridge.coef_.T, ridge.intercept_, answers[best]
+    ridges = [Ridge(alpha=each * unit, fit_intercept=False) for each in PENALTIES]
+    answers = [cross_val_predict(ridge, turned, errors, cv=folds) for ridge in ridges]
+    left = [_mean_lengths(errors - answer) for answer in answers]
+    best = int(np.argmin([lengths.mean() for lengths in left]))
+    gain = _mean_lengths(errors) - left[best]
+    if len(folds) < FOLDS or gain.mean() <= gain.std() / len(gain) ** 0.5:
+        return np.zeros((inputs.shape[1] - 1, errors.shape[1])), np.zeros(errors.shape[1]), np.zeros_like(errors)
+    weights = axes.T @ ridges[best].fit(turned, errors).coef_.T
+    return weights[:-1], PLACE * weights[-1], answers[best]
+
+
+def _mean_lengths(errors: _Numbers) -> _Numbers:
+    """Of each image (N,) the mean distance in ``errors`` (N, 2K)."""
+    lengths: _Numbers = np.linalg.norm(errors.reshape(len(errors), -1, 2), axis=-1).mean(1)
+    return lengths
 
 
 def tolerance_of(points: Tensor) -> float:
