@@ -30,7 +30,8 @@ import equimark
 from equimark import geometry, matching, metrics, objectives, plots, segmentation, thin_plate
 from equimark.demo import SIDE, TEST_IMAGES, TRAINING_IMAGES
 from equimark.evaluation import draw_labels
-from equimark.figures import DRAWINGS, Exhibit
+from equimark.figures import DRAWINGS, Exhibit, marks
+from equimark.figures.exhibits import pictures
 from equimark.geometry import Cells
 from equimark.head import fit_head
 from equimark.model import LandmarkModel
@@ -84,13 +85,6 @@ class Scene:
         return self.people.landmarks[TRAINING_IMAGES:].astype(np.float64)
 
 
-_NOTE: dict[str, Any] = {"fontsize": 7.5, "color": MUTED, "pad": 2.5}
-
-
-def _pictures(views: Tensor) -> list[plots.Image]:
-    return list((views * 255).round().clamp(0, 255).to(torch.uint8).movedim(1, -1).numpy())
-
-
 def _night(image: plots.Image) -> plots.Image:
     """An image on which colours shine."""
     return np.asarray(0.12 * image + 0.38 * image.mean(-1, keepdims=True), np.uint8)
@@ -110,7 +104,7 @@ def draw_presets(scene: Scene) -> Figure:
     frames = torch.from_numpy(portraits(2, seed=5, size=100).images).movedim(-1, 1).contiguous()
     batches = [_pairs(frames, PairSpec(15, *PRESETS[name]), seed=4)[0] for name in names]
     sources, targets = (
-        [picture for batch in batches for picture in _pictures(views(batch))]
+        [picture for batch in batches for picture in pictures(views(batch))]
         for views in (lambda batch: batch.source, lambda batch: batch.target)
     )
     figure = plots.training_pairs(
@@ -147,7 +141,7 @@ def draw_sparse(scene: Scene, count: int = 5) -> Figure:
     colours = plots.palette(maps.shape[1])
     title = "Eight landmarks: their means, their probability maps, and the largest in each block of 5 x 5 cells"
     figure, axes = plots.sheet(3, count, title, labelled=True, below=0.18)
-    for column, image, own, heat, blocks in zip(axes.T, _pictures(views), points, maps.numpy(), pooled, strict=True):
+    for column, image, own, heat, blocks in zip(axes.T, pictures(views), points, maps.numpy(), pooled, strict=True):
         plots.show(column[0], image)
         plots.draw_points(column[0], own, colours, size=46)
         plots.show(column[1], _night(image))
@@ -155,7 +149,7 @@ def draw_sparse(scene: Scene, count: int = 5) -> Figure:
         plots.show(column[2], _night(image))
         _draw_blocks(column[2], blocks, colours, cells, window)
         left = len(heat) - blocks.max(0).sum()
-        column[2].set_xlabel(f"diversity term {left:.2f}", fontsize=7.5, color=MUTED, labelpad=2.5)
+        marks.note_below(column[2], f"diversity term {left:.2f}")
     plots.label_rows(axes, ("landmarks", "p(u | x, r)", "max over r"))
     return figure
 
@@ -197,9 +191,9 @@ def draw_matching(scene: Scene, person: int = 4) -> Figure:
     pairs, points, goals = _views_of(scene, [person], seed=6)
     begun = LandmarkModel(fresh_network(model.config), model.config)
     heat = torch.stack([_where(each, pairs, points[0, list(_SHOWN)]) for each in (begun, model)], 1)
-    target = _pictures(pairs.target)[0]
+    target = pictures(pairs.target)[0]
     figure = plots.heat_maps(
-        _pictures(pairs.source)[0],
+        pictures(pairs.source)[0],
         points[0, list(_SHOWN)].double().numpy(),
         [target, target],
         heat.numpy(),
@@ -209,7 +203,7 @@ def draw_matching(scene: Scene, person: int = 4) -> Figure:
     for place, ax in enumerate(figure.axes):
         row, column = divmod(place, 3)
         if row == 0:
-            ax.set_title(("source view, with u", "p(v | u) before training", "after 600 steps")[column], **_NOTE)
+            marks.note_above(ax, ("source view, with u", "p(v | u) before training", "after 600 steps")[column])
         if column:
             goal = goals[0, _SHOWN[row]]
             _draw_goal(ax, goal)
@@ -257,17 +251,17 @@ def draw_exchange(scene: Scene, source: int = 9, other: int = 23, averaged: int 
         maps = _by_way(model, pairs, auxiliary, points[:, list(shown)])
         for place, (landmark, colour) in enumerate(zip(shown, plots.palette(len(shown)), strict=True)):
             tiles = row[3 * place : 3 * place + 3]
-            plots.show(tiles[0], _pictures(pairs.source)[0])
+            plots.show(tiles[0], pictures(pairs.source)[0])
             plots.draw_points(tiles[0], points[0, landmark][None].double().numpy(), colour[None], size=60)
             for ax, image, heat in zip(tiles[1:], (auxiliary, pairs.target), maps, strict=True):
-                plots.show(ax, _night(_pictures(image)[0]))
+                plots.show(ax, _night(pictures(image)[0]))
                 plots.draw_heat(ax, heat[0, place].numpy(), cells)
             own = scene.unseen_points[other, landmark] - model.config.pairs.margin
             _draw_goal(tiles[1], torch.from_numpy(own))
             _draw_goal(tiles[2], goals[0, landmark])
             _say(tiles[2], f"off by {_off(maps[1][0, place], goals[0, landmark], cells):.1f} px")
     for ax, note in zip(axes[0], 2 * ("source view, with u", "auxiliary: p(w | u)", "target, from there"), strict=True):
-        ax.set_title(note, **_NOTE)
+        marks.note_above(ax, note)
     plots.label_rows(axes, list(runs))
     return figure
 
@@ -367,16 +361,16 @@ def draw_unknown(scene: Scene, count: int = 2) -> Figure:
     bent = geometry.denormalise(looked_at, size)
     for row, i in zip(axes, VISIBLE[:count], strict=True):
         for ax, views, end, places in zip(row, (source, target), ends, (still, bent[i]), strict=False):
-            plots.show(ax, _pictures(views[[i]])[0])
+            plots.show(ax, pictures(views[[i]])[0])
             plots.draw_grid(ax, places.double().numpy(), lines, lines)
             plots.draw_points(ax, end[i].double().numpy(), plots.palette(end.shape[1]), size=42)
-        plots.show(row[2], _pictures(back[[i]])[0])
+        plots.show(row[2], pictures(back[[i]])[0])
         for ax, error in zip(row[3:], (before[i], after[i]), strict=True):
             ax.imshow(error.sqrt(), cmap="inferno", vmin=0, vmax=before[i].sqrt().max(), interpolation="bicubic")
             _say(ax, f"{100 * error.sum() / before[i].sum():.0f} %")
     notes = ("first frame", "second frame", "second, moved back", "difference before", "difference after")
     for ax, note in zip(axes[0], notes, strict=True):
-        ax.set_title(note, **_NOTE)
+        marks.note_above(ax, note)
     return figure
 
 
@@ -418,7 +412,7 @@ def draw_segmentation(scene: Scene, count: int = 6) -> Figure:
     figure, axes = plots.sheet(4, count, title.format(*(f"{share:.0f}" for share in shares.values())), labelled=True)
     colours = np.concatenate([np.ones((1, 3)), plots.palette(len(PARTS))])
     for column, i in zip(axes.T, VISIBLE[:count], strict=True):
-        plots.show(column[0], _pictures(scene.unseen[[i]] / 255)[0])
+        plots.show(column[0], pictures(scene.unseen[[i]] / 255)[0])
         for ax, parts in zip(column[1:], (truth, *found.values()), strict=True):
             plots.show(ax, colours[parts[i]], smooth=False)
     plots.label_rows(axes, ("image", "drawn", "from nothing", "transferred"))

@@ -16,7 +16,7 @@ from equimark.model import LandmarkModel
 from equimark.packs import PackedImages, pack
 from equimark.plots import canvas
 from equimark.run import Run, train
-from equimark.synthetic import Portraits, portraits, write
+from equimark.synthetic import Portraits, portraits, write, write_parts
 
 # As a command does: threads keep the mode in which the first parallel operation finds them.
 torch.set_flush_denormal(True)
@@ -65,6 +65,14 @@ def photos(faces: Portraits, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 16 images of 48 px with ``landmarks.csv`` (five points)."""
     folder = tmp_path_factory.mktemp("photos")
     write(folder, faces.images, faces.landmarks5)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def label_images(faces: Portraits, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of their parts."""
+    folder = tmp_path_factory.mktemp("parts")
+    write_parts(folder, faces.parts)
     return folder
 
 

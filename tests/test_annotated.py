@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,15 +84,6 @@ def test_a_published_set_has_its_own_crop(faces: Portraits, photos: Path) -> Non
         open_data("folder", photos).test().load(Frame(24))
 
 
-@pytest.fixture
-def label_images(faces: Portraits, tmp_path: Path) -> Path:
-    folder = tmp_path / "parts"
-    folder.mkdir()
-    for i, parts in enumerate(faces.parts):
-        Image.fromarray(parts).save(folder / f"{i:06d}.png")
-    return folder
-
-
 def test_parts(faces: Portraits, photos: Path, label_images: Path) -> None:
     part = open_parts(str(photos), parts=label_images).test()
     loaded = part.load_parts(Frame(48))
@@ -101,17 +93,18 @@ def test_parts(faces: Portraits, photos: Path, label_images: Path) -> None:
     np.testing.assert_array_equal(corner.parts, faces.parts[:, :24, :24])
 
 
-def test_parts_that_do_not_fit(photos: Path, label_images: Path) -> None:
+def test_parts_that_do_not_fit(photos: Path, label_images: Path, tmp_path: Path) -> None:
+    parts = Path(shutil.copytree(label_images, tmp_path / "parts"))
     with pytest.raises(ConfigError, match="give its label images with --parts"):
         open_parts(str(photos))
     with pytest.raises(ImageError, match="has no parts"):
         open_parts("folder", photos).test().load_parts(Frame(24))
-    Image.new("L", (9, 7)).save(label_images / "000003.png")
+    Image.new("L", (9, 7)).save(parts / "000003.png")
     with pytest.raises(ImageError, match=r"label image of 000003\.png has another size \(\(9, 7\)\)"):
-        open_parts(str(photos), parts=label_images).test().load_parts(Frame(24))
-    (label_images / "000003.png").write_bytes(b"nothing")
+        open_parts(str(photos), parts=parts).test().load_parts(Frame(24))
+    (parts / "000003.png").write_bytes(b"nothing")
     with pytest.raises(ImageError, match=r"^000003\.png: "):
-        open_parts(str(photos), parts=label_images).test().load_parts(Frame(24))
-    (label_images / "000003.png").unlink()
+        open_parts(str(photos), parts=parts).test().load_parts(Frame(24))
+    (parts / "000003.png").unlink()
     with pytest.raises(ImageError, match=r"holds no label image for 000003\.png"):
-        open_parts(str(photos), parts=label_images)
+        open_parts(str(photos), parts=parts)

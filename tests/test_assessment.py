@@ -261,17 +261,10 @@ def test_a_published_set_by_name(command: Command, dve_run: Run, photos: Path, t
 # ---- segmentation -------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def parts(faces: Portraits, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("parts")
-    for i, own in enumerate(faces.parts):
-        Image.fromarray(own).save(folder / f"{i:06d}.png")
-    return folder
-
-
-def test_segmentation(command: Command, sparse_run: Run, photos: Path, parts: Path, tmp_path: Path) -> None:
-    words = ("segmentation", sparse_run.folder, "--data", photos, "--parts", parts, "--labels", "2,all", "--seeds", 1)
-    results = evaluate(command, tmp_path / "a.json", *words, "--epochs", 5, "--quiet")
+def test_segmentation(command: Command, sparse_run: Run, photos: Path, label_images: Path, tmp_path: Path) -> None:
+    data = ("--data", photos, "--parts", label_images, "--quiet")
+    words = ("segmentation", sparse_run.folder, *data, "--labels", "2,all", "--seeds", 1, "--epochs", 5)
+    results = evaluate(command, tmp_path / "a.json", *words)
     assert (results["protocol"], results["images"]) == ("segmentation, pretrained", 3)
     metrics = results["metrics"]
     assert {"labels_2", "labels_all", "pixel_accuracy_percent", "mean_iou_percent"} <= set(metrics)
@@ -281,10 +274,8 @@ def test_segmentation(command: Command, sparse_run: Run, photos: Path, parts: Pa
     assert max(own["pixel_accuracy_percent"] for own in curve) == metrics["labels_2"]["pixel_accuracy_percent_best"]
 
     settings = TINY | {"steps": 4, "network.channels": 7}
-    run = train(photos, tmp_path / "run", recipe="segmentation-scratch", parts=parts, progress=False, **settings)
-    trained = evaluate(
-        command, tmp_path / "b.json", "segmentation", run.folder, "--data", photos, "--parts", parts, "--quiet"
-    )
+    run = train(photos, tmp_path / "run", recipe="segmentation-scratch", parts=label_images, progress=False, **settings)
+    trained = evaluate(command, tmp_path / "b.json", "segmentation", run.folder, *data)
     assert (trained["protocol"], trained["images"]) == ("segmentation, as trained", 16)
     assert set(trained["metrics"]) == {"pixel_accuracy_percent", "mean_iou_percent"}
     assert {row["label"] for row in trained["details"]["by_part"]} == set(range(7))

@@ -13,6 +13,7 @@ from equimark import directions, geometry
 from equimark.directions import stand_alike, turn_frames, turn_points, turns_between, turns_of
 from equimark.head import Head, HeadSpec, fit_head
 from equimark.model import LandmarkModel
+from equimark.symmetry import Symmetry
 
 ANGLES = st.floats(-math.pi + 0.01, math.pi - 0.01)
 
@@ -123,6 +124,14 @@ def test_whether_things_lie_in_any_direction_is_seen_from_the_labels(model: Land
     alike = turn_frames(frames[:1].expand(3, -1, -1, -1), torch.tensor([-0.2, 0.0, 0.2]))
     shapes = turn_points(torch.from_numpy(points[:1]).expand(3, -1, -1), torch.tensor([-0.2, 0.0, 0.2]), 39.5)
     assert not fit_head(model, alike, shapes.numpy()).turned
+
+
+def test_the_mirror_image_of_a_label_is_no_second_direction(model: LandmarkModel) -> None:
+    frames, points = animals(5)
+    symmetry = Symmetry.of_pairs([], [str(k) for k in range(len(SHAPE))])
+    both = np.stack([points, symmetry.mirror(points, SIDE)], 1)
+    askew = next(k for k in range(5) if not stand_alike(torch.from_numpy(both[k])))
+    assert not fit_head(model, frames[askew, None], points[askew, None], spec=HeadSpec(symmetry)).turned
 
 
 def test_a_head_for_any_direction_is_kept(model: LandmarkModel, tmp_path: Path) -> None:

@@ -26,14 +26,6 @@ del QUICK["network.channels"]
 
 
 @pytest.fixture(scope="module")
-def label_images(faces: Portraits, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("parts")
-    for i, parts in enumerate(faces.parts):
-        Image.fromarray(parts).save(folder / f"{i:06d}.png")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def supervised(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     out = tmp_path_factory.mktemp("supervised") / "run"
     labels = read(photos / "landmarks.csv")

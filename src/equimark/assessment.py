@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import checkpoint, protocols, provenance, retraining
 from .annotated import Part, open_data, open_parts
@@ -17,7 +19,7 @@ from .directions import Direction
 from .embedding import ModelError, choose_device
 from .evaluation import AnnotatedFrames, MatchingVariant, check_matching, evaluate_matching
 from .head import PAIRS, HeadSpec
-from .metrics import BOX, PUPILS, Reliability, Scale
+from .metrics import BOX, PUPILS, Scale
 from .model import LandmarkModel
 from .protocols import Draw, Entry, Predict, Regression
 from .records import Record, fingerprint
@@ -135,52 +137,70 @@ def assess_landmarks(
         device: see :func:`assess_matching`.
         progress: show progress bars.
     """
-    (model, trained), spec = _load(run, device), spec or VirtualPointSpec()
+    model, trained = _load(run, device)
     method = _choose_method(model, regressor, labels)
     found = open_data(str(data), root)
-    if learn_from is None:
-        parts = found.train_and_test(split, seed=seed)
-    else:
-        parts = open_data(*learn_from).test("train"), found.test(split)
+    other = open_data(*learn_from) if learn_from else None
+    parts = (other.test("train"), found.test(split)) if other else found.train_and_test(split, seed=seed)
     unit = parse_scale(scale, found.eyes, parts[1].table.points.shape[1])
     fitting = HeadSpec(_symmetry(symmetric, method, parts[0]), _direction(direction, method), pairs)
-    if method == "as_trained":
-        planned = [Draw(method, seed, np.arange(len(parts[0])))]
-    else:
-        complete = np.all(parts[0].table.visible, 1)
-        planned = protocols.plan_draws(complete, labels or (None,), draws=draws, seed=seed)
+    planned = _plan(parts[0], method, labels, draws, seed)
     train, test = (part.load(model.frame, frame, progress=progress) for part in parts)
-    settings: dict[str, Any] = {"regressor": method}
-    if method == "virtual":
-        settings |= asdict(spec)
-    elif model.is_sparse:
-        settings["pairs"] = pairs
-    elif method == "fit":
-        settings["direction"] = direction
-    if fitting.symmetry is not None:
-        settings["symmetric"] = fitting.symmetry.pairs
-    record = Record(_identity(model, train, test, settings), predictions)
-    missing = [draw for draw in planned if protocols.record_name(draw) not in record]
-    if missing:
-        with _predictor(model, train, test, method, spec, fitting, device, progress) as predict:
-            protocols.predict_draws(predict, missing, record, progress=progress)
-    side = model.config.pairs.crop_size(model.frame.size)
-    labels_of, stride = (train.points, test.points), model.network.cells.stride
-    entries = protocols.score_draws(record, planned, *labels_of, unit, view_side=side, stride=stride)
-    believed = protocols.measure_reliability(record, planned, *labels_of, stride=stride)
+    task = _Task(model, train, test, method, spec or VirtualPointSpec(), fitting)
+    record = Record(task.identity(), predictions)
+    _predict(task, planned, record, device, progress)
     return Results(
         protocol=f"landmarks, {method.replace('_', ' ')}",
         run=str(run),
         data=str(data),
         images=len(test),
-        metrics=_with_largest(entries, planned) | _score_discovered(model, train, test, unit, progress),
+        metrics=_score(task, planned, record, unit) | _score_discovered(task, unit, progress),
         seed=seed,
-        settings=_describe(parts) | {"scale": scale or unit.name, "frame": frame, "draws": draws} | settings,
-        details={"by_point": protocols.score_points(record, planned, test.points, unit)}
-        | ({"reliability": _describe_reliability(believed)} if believed else {}),
+        settings=_describe(parts) | {"scale": scale or unit.name, "frame": frame, "draws": draws} | task.settings(),
+        details=_look_closer(task, planned, record, unit),
         made=provenance.made_now(model.device),
         trained=trained,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """A run, images to learn annotated landmarks from, others to predict them on, and how it is done."""
+
+    model: LandmarkModel
+    train: AnnotatedFrames
+    test: AnnotatedFrames
+    method: Method
+    spec: VirtualPointSpec
+    fitting: HeadSpec
+
+    def settings(self) -> dict[str, Any]:
+        """All that change what is predicted."""
+        settings: dict[str, Any] = {"regressor": self.method}
+        if self.method == "virtual":
+            settings |= asdict(self.spec)
+        elif self.model.is_sparse:
+            settings["pairs"] = self.fitting.pairs
+        elif self.method == "fit":
+            settings["direction"] = self.fitting.direction
+        if self.fitting.symmetry is not None:
+            settings["symmetric"] = self.fitting.symmetry.pairs
+        return settings
+
+    def identity(self) -> dict[str, str]:
+        """What predictions are of: the weights, the images and labels, and the settings."""
+        arrays: dict[str, NDArray[Any]] = {}
+        for name, part in (("train", self.train), ("test", self.test)):
+            arrays |= {f"{name} frames": part.frames.numpy(), f"{name} points": part.points}
+        weights = {name: value.detach().cpu().numpy() for name, value in self.model.network.state_dict().items()}
+        about = {"run": fingerprint(weights), "data": fingerprint(arrays), "margin": self.model.config.pairs.margin}
+        return {name: str(value) for name, value in (about | self.settings()).items()}
+
+
+def _plan(train: Part, method: Method, labels: Sequence[int | None] | None, draws: int, seed: int) -> list[Draw]:
+    if method == "as_trained":
+        return [Draw(method, seed, np.arange(len(train)))]
+    return protocols.plan_draws(np.all(train.table.visible, 1), labels or (None,), draws=draws, seed=seed)
 
 
 def _symmetry(text: str | None, method: Method, train: Part) -> Symmetry | None:
@@ -249,54 +269,54 @@ def parse_scale(text: str | None, eyes: tuple[int, int] | None, landmarks: int) 
     return Scale.between(first, second)
 
 
-def _identity(
-    model: LandmarkModel, train: AnnotatedFrames, test: AnnotatedFrames, settings: Mapping[str, Any]
-) -> dict[str, str]:
-    """What predictions are of: the weights, the images and labels, and all settings that change them."""
-    arrays = {f"train {name}": values for name, values in _arrays(train).items()}
-    arrays |= {f"test {name}": values for name, values in _arrays(test).items()}
-    weights = {name: value.detach().cpu().numpy() for name, value in model.network.state_dict().items()}
-    about = {"run": fingerprint(weights), "data": fingerprint(arrays), "margin": model.config.pairs.margin}
-    return {name: str(value) for name, value in (about | dict(settings)).items()}
-
-
-def _arrays(data: AnnotatedFrames) -> dict[str, Any]:
-    return {"frames": data.frames.numpy(), "points": data.points}
+def _predict(task: _Task, planned: Sequence[Draw], record: Record, device: str, progress: bool) -> None:
+    """Fill the record with what it lacks of the draws."""
+    missing = [draw for draw in planned if protocols.record_name(draw) not in record]
+    if missing:
+        with _predictor(task, device, progress) as predict:
+            protocols.predict_draws(predict, missing, record, progress=progress)
 
 
 @contextmanager
-def _predictor(
-    model: LandmarkModel,
-    train: AnnotatedFrames,
-    test: AnnotatedFrames,
-    method: Method,
-    spec: VirtualPointSpec,
-    fitting: HeadSpec,
-    device: str,
-    progress: bool,
-) -> Iterator[Predict]:
+def _predictor(task: _Task, device: str, progress: bool) -> Iterator[Predict]:
+    model, method, data = task.model, task.method, (task.train, task.test)
     if method == "as_trained":
-        own, wanted = model.config.network.channels, test.points.shape[1]
+        own, wanted = model.config.network.channels, task.test.points.shape[1]
         if own != wanted:
             raise ModelError(f"the run was trained for {own} landmarks, the data has {wanted}")
-        yield lambda draw: protocols.found_landmarks(model, test.frames, progress=progress)
+        yield lambda draw: protocols.found_landmarks(model, task.test.frames, progress=progress)
     elif method == "trained_anew":
-        yield lambda draw: retraining.predict_supervised(
-            model.config, train, test, draw, device=device, progress=progress
-        )
+        yield partial(retraining.predict_supervised, model.config, *data, device=device, progress=progress)
     else:
-        with protocols.predictor(model, train, test, method, spec, fitting=fitting, progress=progress) as predict:
+        with protocols.predictor(model, *data, method, task.spec, fitting=task.fitting, progress=progress) as predict:
             yield predict
 
 
-def _score_discovered(
-    model: LandmarkModel, train: AnnotatedFrames, test: AnnotatedFrames, scale: Scale, progress: bool
-) -> Entry:
+def _score(task: _Task, planned: Sequence[Draw], record: Record, scale: Scale) -> dict[str, float | Entry]:
+    side = task.model.config.pairs.crop_size(task.model.frame.size)
+    labels, stride = (task.train.points, task.test.points), task.model.network.cells.stride
+    return _with_largest(protocols.score_draws(record, planned, *labels, scale, view_side=side, stride=stride), planned)
+
+
+def _score_discovered(task: _Task, scale: Scale, progress: bool) -> Entry:
     """What a sparse run's own landmarks are worth; nothing for other runs."""
+    model, train, test = task.model, task.train, task.test
     if not model.is_sparse:
         return {}
     learned, unseen = (protocols.found_landmarks(model, data.frames, progress=progress) for data in (train, test))
     return protocols.score_discovery((learned, train.points), (unseen, test.points), scale, frame_side=model.frame.size)
+
+
+def _look_closer(task: _Task, planned: Sequence[Draw], record: Record, scale: Scale) -> dict[str, Any]:
+    """The error of each landmark; and how far confidence can be believed, in bins, where there is one."""
+    stride = task.model.network.cells.stride
+    believed = protocols.measure_reliability(record, planned, task.train.points, task.test.points, stride=stride)
+    bins = {
+        name: {what: protocols.plain(np.asarray(values, np.float64)) for what, values in vars(own).items()}
+        for name, own in believed.items()
+    }
+    by_point = protocols.score_points(record, planned, task.test.points, scale)
+    return {"by_point": by_point} | ({"reliability": bins} if bins else {})
 
 
 # ---- segmentation --------------------------------------------------------------------------------------------
@@ -338,45 +358,34 @@ def assess_segmentation(
     """
     model, trained = _load(run, device)
     found = open_parts(str(data), root, parts)
+    results = partial(Results, run=str(run), data=str(data), seed=seed, trained=trained)
     if model.config.method == "segmentation":
         part = found.test(split)
         test = part.load_parts(model.frame, progress=progress)
         own = retraining.score_segmentation(model, test)
-        measured: Mapping[str, float | Entry] = own.metrics()
-        protocol, settings = "segmentation, as trained", {"test": part.name}
-        details: dict[str, Any] = {"by_part": [vars(row) for row in own.table]}
-    else:
-        pair = found.train_and_test(split, seed=seed)
-        train, test = (part.load_parts(model.frame, progress=progress) for part in pair)
-        planned = protocols.plan_draws(np.ones(len(train), np.bool_), labels or (None,), draws=draws, seed=seed)
-        classes = found.parts or int(max(train.parts.max(), test.parts.max())) + 1
-        curves = {
-            protocols.record_name(draw): retraining.transfer_to_segmentation(
-                model,
-                train,
-                test,
-                draw,
-                transfer=transfer,
-                classes=classes,
-                epochs=epochs,
-                progress=progress,
-            )
-            for draw in planned
-        }
-        summaries = {name: retraining.summarise_epochs(curve) for name, curve in curves.items()}
-        measured = _with_largest(protocols.summarise_draws(planned, summaries), planned)
-        protocol, settings = f"segmentation, {transfer}", _describe(pair) | {"draws": draws}
-        details = {"by_epoch": {name: [own.metrics() for own in curve] for name, curve in curves.items()}}
-    made = provenance.made_now(model.device)
-    return Results(protocol, str(run), str(data), len(test), measured, seed, settings, details, made, trained)
-
-
-def _describe_reliability(believed: Mapping[str, Reliability]) -> dict[str, dict[str, list[float | None]]]:
-    """The bins of each number of labels, empty ones with nothing."""
-    return {
-        name: {what: protocols.plain(np.asarray(values, np.float64)) for what, values in vars(own).items()}
-        for name, own in believed.items()
-    }
+        return results(
+            protocol="segmentation, as trained",
+            images=len(test),
+            metrics=own.metrics(),
+            settings={"test": part.name},
+            details={"by_part": [vars(row) for row in own.table]},
+            made=provenance.made_now(model.device),
+        )
+    pair = found.train_and_test(split, seed=seed)
+    train, test = (part.load_parts(model.frame, progress=progress) for part in pair)
+    planned = protocols.plan_draws(np.ones(len(train), np.bool_), labels or (None,), draws=draws, seed=seed)
+    classes = found.parts or int(max(train.parts.max(), test.parts.max())) + 1
+    learn = partial(retraining.transfer_to_segmentation, model, train, test, transfer=transfer, classes=classes)
+    curves = {protocols.record_name(draw): learn(draw, epochs=epochs, progress=progress) for draw in planned}
+    summaries = {name: retraining.summarise_epochs(curve) for name, curve in curves.items()}
+    return results(
+        protocol=f"segmentation, {transfer}",
+        images=len(test),
+        metrics=_with_largest(protocols.summarise_draws(planned, summaries), planned),
+        settings=_describe(pair) | {"draws": draws},
+        details={"by_epoch": {name: [own.metrics() for own in curve] for name, curve in curves.items()}},
+        made=provenance.made_now(model.device),
+    )
 
 
 def _describe(parts: tuple[Part, Part]) -> dict[str, Any]:

@@ -24,46 +24,48 @@ _STEPS = 24
 Outputs = tuple[Tensor, ...]
 
 
-class Descriptors(nn.Module):
-    """Images (B, 3, H, W) to network output (B, C, h, w), looked at twice as :meth:`LandmarkModel.features` does."""
+class _Graph(nn.Module):
+    """Of what the margin leaves of images."""
 
     def __init__(self, network: Network, margin: int) -> None:
         super().__init__()
         self.network = network
         self.margin = margin
+
+    def look(self, images: Tensor) -> Tensor:
+        """The network's output."""
+        within = images[..., self.margin : -self.margin, self.margin : -self.margin] if self.margin else images
+        found: Tensor = self.network(within)
+        return found
+
+
+class Descriptors(_Graph):
+    """Images (B, 3, H, W) to network output (B, C, h, w), looked at twice as :meth:`LandmarkModel.features` does."""
 
     def forward(self, images: Tensor) -> Outputs:
         """Descriptors or scores, alone in a tuple."""
         return (look_twice(self.network, images, self.margin, self.network.cells.stride),)
 
 
-class Landmarks(nn.Module):
+class Landmarks(_Graph):
     """Images (B, 3, H, W) to the landmarks of a sparse run (B, K, 2) in pixels, and their confidence (B, K)."""
-
-    def __init__(self, network: Network, margin: int) -> None:
-        super().__init__()
-        self.network = network
-        self.margin = margin
 
     def forward(self, images: Tensor) -> Outputs:
         """Positions and confidence."""
-        found = detection.detect(self.network(_within(images, self.margin)))
+        found = detection.detect(self.look(images))
         return self.network.cells.to_pixels(found.positions) + self.margin, found.confidence
 
 
-class Supervised(nn.Module):
+class Supervised(_Graph):
     """Frames (B, 3, S, S) to the landmarks of a supervised run (B, K, 2) in pixels."""
 
     def __init__(self, network: Network, margin: int, size: int) -> None:
-        super().__init__()
-        self.network = network
-        self.margin = margin
+        super().__init__(network, margin)
         self.side = size - 2 * margin
 
     def forward(self, images: Tensor) -> Outputs:
         """Positions, alone in a tuple."""
-        found = self.network(_within(images, self.margin))
-        return (geometry.denormalise(found, (self.side, self.side)) + self.margin,)
+        return (geometry.denormalise(self.look(images), (self.side, self.side)) + self.margin,)
 
 
 class FromLandmarks(nn.Module):
@@ -96,10 +98,6 @@ class FromDescriptors(nn.Module):
         with _WithoutSolver():
             found = self.regressor._predict(features)  # of a batch of any size, without a loop
         return self.descriptors.network.cells.to_pixels(found.positions), found.confidence
-
-
-def _within(images: Tensor, margin: int) -> Tensor:
-    return images[..., margin:-margin, margin:-margin] if margin else images
 
 
 class _WithoutSolver(TorchFunctionMode):

@@ -221,8 +221,8 @@ def fit_head(
         ModelError: if a landmark is visible in no image.
     """
     spec = spec or HeadSpec()
-    symmetry, turned = spec.symmetry, False
-    mirrored = symmetry is not None
+    symmetry, mirrored = spec.symmetry, spec.symmetry is not None
+    turned = model.has_descriptors and _lie_in_any_direction(points, spec.direction)
     if symmetry is not None:
         frames = torch.cat([frames, frames.flip(-1)])
         points = np.concatenate([points, symmetry.mirror(points, model.frame.size)])
@@ -231,10 +231,10 @@ def fit_head(
             regressor: Regressor = _fit_linear(model, frames, points, seed, spec.pairs)
         else:
             model.need_descriptors()
-            turned = _lie_in_any_direction(points, spec.direction)
             if turned:
                 frames, points = _turn_upright(frames, points)
-            regressor, mirrored = _fit_prototypes(model, frames, points, mirrored)
+            features = torch.cat([model.features(frames[part]).half() for part in batches(len(frames))])
+            regressor, mirrored = fit_prototypes(model, features, points, mirrored)
     except ValueError as error:
         raise ModelError(str(error)) from None
     return Head(model, regressor, tuple(names) if names is not None else None, symmetry, mirrored, turned)
@@ -253,11 +253,21 @@ def _turn_upright(frames: Tensor, points: NDArray[np.float64]) -> tuple[Tensor, 
     return directions.turn_frames(frames, -turns), upright.masked_fill(~seen[..., None], torch.nan).numpy()
 
 
-def _fit_prototypes(
-    model: Embedding, frames: Tensor, points: NDArray[np.float64], mirrored: bool
+def fit_prototypes(
+    model: Embedding, features: Tensor, points: NDArray[np.float64], mirrored: bool
 ) -> tuple[PrototypeRegressor, bool]:
+    """Prototypes of things that stand alike, and whether mirror images helped.
+
+    Args:
+        model: with descriptors.
+        features: what it finds (N, C, h, w) in frames; half precision will do.
+        points: labels (N, K, 2) in pixels of the frames; NaN where not visible.
+        mirrored: whether the second half of both is of mirror images.
+
+    Raises:
+        ValueError: if a landmark is visible in no image.
+    """
     cells = model.network.cells.to_cells(torch.from_numpy(points).float())
-    features = torch.cat([model.features(frames[part]).half() for part in batches(len(frames))])
     if mirrored:
         return PrototypeRegressor.fit_mirrored(features, cells)
     return PrototypeRegressor.fit(features, cells), False

@@ -5,6 +5,8 @@ The terms are means over the pairs that a process has; averaged over processes t
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,9 +40,7 @@ def compute_terms(
         return _unknown_terms(network, batch, config, cells, processes)
     if config.method == "sparse":
         return _sparse_terms(network, batch, config, cells)
-    if config.method == "dense":
-        return _dense_terms(network, batch, config, cells, processes)
-    return _exchange_terms(network, batch, config, cells, processes)
+    return _matching_terms(network, batch, config, cells, processes)
 
 
 def _sparse_terms(network: nn.Module, pairs: PairBatch, config: RunConfig, cells: Cells) -> Terms:
@@ -83,42 +83,23 @@ def _unknown_terms(
     return terms | {"distinct_landmarks": objectives.count_distinct(landmarks)}
 
 
-def _dense_terms(network: nn.Module, pairs: PairBatch, config: RunConfig, cells: Cells, processes: Processes) -> Terms:
-    source, target = _features(network, pairs.source, pairs.target)
-    weights = _weights(pairs, config, cells, _size(source))
-    terms = objectives.dense_equivariance(
-        source,
-        target,
-        cells_correspondence(pairs, cells, _size(source)),
-        stride=cells.stride,
-        power=config.objective.power,
-        weights=weights,
-    )
-    return _shared(terms, weights, processes)
-
-
-def _exchange_terms(
+def _matching_terms(
     network: nn.Module, pairs: PairBatch, config: RunConfig, cells: Cells, processes: Processes
 ) -> Terms:
-    assert pairs.auxiliaries is not None
-    if pairs.pool is None:
-        source, target = _features(network, pairs.source, pairs.target)
-        pool = source
-    else:
-        source, target, pool = _features(network, pairs.source, pairs.target, pairs.pool)
-    if config.objective.auxiliaries_from == "batch":
-        pool = processes.gather(pool)
+    """Of descriptors; those of ``dve`` are exchanged with the pool, or with the sources where there is none."""
+    further = () if pairs.pool is None else (pairs.pool,)
+    source, target, *pool = _features(network, pairs.source, pairs.target, *further)
     weights = _weights(pairs, config, cells, _size(source))
-    terms = objectives.descriptor_exchange(
-        source,
-        target,
-        cells_correspondence(pairs, cells, _size(source)),
-        pool,
-        pairs.auxiliaries,
-        stride=cells.stride,
-        power=config.objective.power,
-        weights=weights,
-    )
+    matched = (source, target, cells_correspondence(pairs, cells, _size(source)))
+    settings: dict[str, Any] = {"stride": cells.stride, "power": config.objective.power, "weights": weights}
+    if config.method == "dense":
+        terms = objectives.dense_equivariance(*matched, **settings)
+    else:
+        assert pairs.auxiliaries is not None
+        others = pool[0] if pool else source
+        if config.objective.auxiliaries_from == "batch":
+            others = processes.gather(others)
+        terms = objectives.descriptor_exchange(*matched, others, pairs.auxiliaries, **settings)
     return _shared(terms, weights, processes)
 
 

@@ -287,15 +287,14 @@ class Engine:
         return lesson_of(labels, self.pictures.names, self.pictures.frame.size, self._place)
 
     def _fit(self, lesson: Lesson) -> Head:
-        images, few = lesson.images, len(lesson.images) <= _ENOUGH_WITH_MIRRORED
-        return self.vision.fit(
-            self._records(images)[1],
-            lambda: self._frames_of(images),
-            lesson.points,
-            lesson.landmarks,
-            lesson.symmetry,
-            (lambda: self._mirrored_of(images)) if few else None,
-        )
+        images = lesson.images
+        mirror = lesson.symmetry if len(images) <= _ENOUGH_WITH_MIRRORED else None
+
+        def records() -> NDArray[Any]:
+            own = self.store.read(images)
+            return own if mirror is None else np.concatenate([own, self._mirrored_of(images)])
+
+        return self.vision.fit(lesson, mirror, records, lambda: self._frames_of(images))
 
     def _fit_to_save(self, labels: Labels) -> Head:
         lesson = self._lesson_of(labels)

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from equimark import directions, geometry, matching
 from equimark.app import AppError
+from equimark.app.learning import Lesson
 from equimark.embedding import Found
 from equimark.geometry import Placement
-from equimark.head import Head, HeadSpec, fit_head
+from equimark.head import Head, HeadSpec, fit_head, fit_prototypes
 from equimark.matching import Located
 from equimark.model import LandmarkModel
 from equimark.plots import position_colours
-from equimark.prototypes import PrototypeRegressor
 from equimark.symmetry import Symmetry
 
 _QUICK_PAIRS = 80  # warped views to which a head on sparse landmarks is fitted while a person waits
@@ -54,23 +54,15 @@ class Vision(Protocol):
         ...
 
     def fit(
-        self,
-        records: NDArray[Any],
-        frames: Callable[[], Tensor],
-        points: NDArray[np.float64],
-        names: Sequence[str],
-        symmetry: Symmetry | None = None,
-        mirrored: Callable[[], NDArray[Any]] | None = None,
+        self, lesson: Lesson, mirror: Symmetry | None, records: Callable[[], NDArray[Any]], frames: Callable[[], Tensor]
     ) -> Head:
-        """Named landmarks, while a person waits.
+        """Landmarks named by their ids, while a person waits.
 
         Args:
-            records: of N images (N, ...).
-            frames: gives the frames of these images (N, 3, S, S) uint8, if they are needed.
-            points: labels (N, K, 2) in pixels of the frames; NaN where there is none.
-            names: of the landmarks.
-            symmetry: of the landmarks, if pairs are declared.
-            mirrored: gives records of the mirror images of these images (N, ...); None leaves these out.
+            lesson: of N images.
+            mirror: the symmetry of the landmarks, if mirror images are to be learned from as well.
+            records: gives those of the images, and then of their mirror images, if any: (N, ...) or (2N, ...).
+            frames: gives the frames of the images (N, 3, S, S) uint8.
         """
         ...
 
@@ -95,26 +87,17 @@ class DenseVision:
         return np.asarray(records.mean((2, 3), dtype=np.float32))
 
     def fit(
-        self,
-        records: NDArray[Any],
-        frames: Callable[[], Tensor],
-        points: NDArray[np.float64],
-        names: Sequence[str],
-        symmetry: Symmetry | None = None,
-        mirrored: Callable[[], NDArray[Any]] | None = None,
+        self, lesson: Lesson, mirror: Symmetry | None, records: Callable[[], NDArray[Any]], frames: Callable[[], Tensor]
     ) -> Head:
-        """As :func:`equimark.head.fit_head`, but for a look at the frames."""
+        """As :func:`equimark.head.fit_head`, but for a look at the frames of things that stand alike."""
+        points = lesson.points
         if not directions.stand_alike(torch.from_numpy(points)):
-            return fit_head(self.model, frames(), points, names, HeadSpec(symmetry if mirrored else None, "any"))
-        to_cells, learned = self.model.network.cells.to_cells, False
-        cells = to_cells(torch.from_numpy(points).float())
-        if symmetry is None or mirrored is None:
-            regressor = PrototypeRegressor.fit(torch.from_numpy(records), cells)
-        else:
-            opposite = to_cells(torch.from_numpy(symmetry.mirror(points, self.model.frame.size)).float())
-            both = torch.from_numpy(np.concatenate([records, mirrored()]))
-            regressor, learned = PrototypeRegressor.fit_mirrored(both, torch.cat([cells, opposite]))
-        return Head(self.model, regressor, tuple(names), symmetry, learned)
+            return fit_head(self.model, frames(), points, lesson.landmarks, HeadSpec(mirror, "any"))
+        if mirror is not None:
+            points = np.concatenate([points, mirror.mirror(points, self.model.frame.size)])
+        features = torch.from_numpy(records())
+        regressor, mirrored = fit_prototypes(self.model, features, points, mirror is not None)
+        return Head(self.model, regressor, lesson.landmarks, lesson.symmetry, mirrored)
 
     def predict(self, head: Head, records: NDArray[Any], placements: Sequence[Placement]) -> Found:
         """As of ``head.detect_framed``, for things that stand upright."""
@@ -170,17 +153,11 @@ class SparseVision:
         return np.asarray(records[..., :2].reshape(len(records), -1), np.float32)
 
     def fit(
-        self,
-        records: NDArray[Any],
-        frames: Callable[[], Tensor],
-        points: NDArray[np.float64],
-        names: Sequence[str],
-        symmetry: Symmetry | None = None,
-        mirrored: Callable[[], NDArray[Any]] | None = None,
+        self, lesson: Lesson, mirror: Symmetry | None, records: Callable[[], NDArray[Any]], frames: Callable[[], Tensor]
     ) -> Head:
         """As :func:`equimark.head.fit_head`, but with fewer warped views."""
-        used = None if mirrored is None else symmetry
-        return fit_head(self.model, frames(), points, names, HeadSpec(used, pairs=max(_QUICK_PAIRS, len(points))))
+        spec = HeadSpec(mirror, pairs=max(_QUICK_PAIRS, len(lesson.images)))
+        return fit_head(self.model, frames(), lesson.points, lesson.landmarks, spec)
 
     def predict(self, head: Head, records: NDArray[Any], placements: Sequence[Placement]) -> Found:
         """As of ``head.detect_framed``."""

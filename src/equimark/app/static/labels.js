@@ -46,6 +46,8 @@ export async function follow(revision) {
   tell("reloaded");
 }
 
+export const nameOf = (id) => labels.landmarks.find((each) => each.id === id)?.name;
+
 /** The marks of an image, of the landmarks there are. */
 export function marksOf(key) {
   const given = labels.marks.get(key) ?? {};

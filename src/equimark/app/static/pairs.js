@@ -1,10 +1,9 @@
 // Points that change places in a mirror: declared in pairs, and exchanged where left and right were confused.
 
 import { h, icon, plural, toast } from "./dom.js";
-import { change, labels, marksOf, undo } from "./labels.js";
+import { change, labels, marksOf, nameOf, undo } from "./labels.js";
 import { inside } from "./viewer.js";
 
-const nameOf = (id) => labels.landmarks.find((each) => each.id === id)?.name;
 const keyOf = (...pair) => pair.sort().join(" = "); // as the program knows the remark that two look like a pair
 
 /** The declared pairs of ids, each once. */

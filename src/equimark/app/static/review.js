@@ -3,8 +3,8 @@
 import { get, withQuery } from "./api.js";
 import { $, fill, h, icon, isTyping, number, percent, plural, toast } from "./dom.js";
 import { change, changes, labels, learned, marksOf, saved, statusOf, undo } from "./labels.js";
-import { pointsOf } from "./label.js";
 import { exchange, exchangeOf, exchangeRemark, pairsNow } from "./pairs.js";
+import { accepted, pointsOf } from "./points.js";
 import { Tile } from "./tile.js";
 
 const PAGE = 48;
@@ -123,11 +123,8 @@ function drawRemark({ item, picture }) {
 function accept(some) {
   const given = {};
   for (const { item } of some) {
-    const marks = marksOf(item.key);
-    const found = labels.landmarks.filter(({ id }) => !(id in marks) && item.predicted[id]);
-    if (!found.length || item.unreadable) continue;
-    const taken = found.map(({ id }) => [id, [item.predicted[id][0], item.predicted[id][1], "accepted"]]);
-    given[item.key] = { ...marks, ...Object.fromEntries(taken) };
+    const found = accepted(item);
+    if (found.length && !item.unreadable) given[item.key] = { ...marksOf(item.key), ...Object.fromEntries(found) };
   }
   const count = Object.keys(given).length;
   if (!count) return toast(labels.landmarks.length ? "There is nothing to accept here." : "Label an image first: then there are predictions.");
