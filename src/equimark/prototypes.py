@@ -140,31 +140,40 @@ class PrototypeRegressor:
         """
         visible = check_visible(points, "labelled images")
         whitening = _Whitening.of(features)
-        plain = cls._of_templates(features, points, whitening)
+        described, side = _describe(features, points), max(features.shape[-2:])
+        plain = cls._of_templates(described, points, whitening, side)
         if len(np.unique(group)) == 1:
             return plain, None
         parts = [
-            (unseen, cls._of_templates(features[rest], points[rest], whitening))
+            (unseen, cls._of_templates(described[rest], points[rest], whitening, side))
             for rest, unseen in _folds(visible, group)
         ]
         order = torch.cat([unseen for unseen, _ in parts]).argsort()
-        trials = []
-        for noise in map(plain.noise.new_tensor, NOISES):
-            looked = [replace(part, noise=noise).predict(features[unseen]) for unseen, part in parts]
-            trials.append((noise, _join(looked, order)))
+        looks = [part._search(features[unseen]) for unseen, part in parts]
+        trials = [
+            (noise, _join(list(found), order)) for noise, found in zip(NOISES, zip(*looks, strict=True), strict=True)
+        ]
         noise, found = min(trials, key=lambda trial: _mean_error(trial[1].positions, points))
         corrections, positions = _fit_corrections(features, found.positions, points, group)
-        looks = torch.cat([part.evidence(features[unseen], positions[unseen]) for unseen, part in parts])[order]
-        evidence = torch.stack([_log_odds(found.confidence), looks], 1)
+        scores = torch.cat([part.evidence(features[unseen], positions[unseen]) for unseen, part in parts])[order]
+        evidence = torch.stack([_log_odds(found.confidence), scores], 1)
         belief = _fit_belief(evidence, visible, _is_right(positions, points))
-        return replace(plain, noise=noise, **corrections, **belief), positions
+        return replace(plain, noise=plain.noise.new_tensor(noise), **corrections, **belief), positions
 
     @classmethod
-    def _of_templates(cls, features: Tensor, points: Tensor, whitening: _Whitening) -> PrototypeRegressor:
-        """Without correction, and with the share as its confidence."""
-        templates, offset = whitening.discriminants(features, points)
-        prior = ShapePrior.fit(points, max(features.shape[-2:]))
-        count, inputs = len(templates), points.shape[1] * (features.shape[1] + 2)
+    def _of_templates(cls, described: Tensor, points: Tensor, whitening: _Whitening, side: int) -> PrototypeRegressor:
+        """Without correction, and with the share as its confidence.
+
+        Args:
+            described: what is seen (N, K, 5 C) at the labels.
+            points: labels (N, K, 2) in cells.
+            whitening: of descriptors.
+            side: of the maps, in cells.
+        """
+        templates, offset = whitening.discriminants(described, ~points.isnan().any(-1))
+        prior = ShapePrior.fit(points, side)
+        count = len(templates)
+        inputs = count * (templates.shape[1] // _CELLS_SEEN + 2)
         return cls(
             templates=templates,
             offset=offset,
@@ -178,6 +187,12 @@ class PrototypeRegressor:
             spread=templates.new_ones(2, 1),
             belief=templates.new_tensor([0.0, 1.0, 0.0]),
         )
+
+    def _search(self, features: Tensor) -> list[Located]:
+        """What the search alone finds in ``features`` (B, C, h, w) with each of the noises."""
+        maps = (self.scores(part) for (part,) in _batches(features))
+        found = [[search(self._prior, scores, noise) for noise in NOISES] for scores in maps]
+        return [_join(list(each)) for each in zip(*found, strict=True)]
 
     def predict(self, features: Tensor) -> Located:
         """Landmarks in ``features`` (B, C, h, w): positions (B, K, 2) in cells, and confidence."""
@@ -236,11 +251,8 @@ class _Whitening:
         precision = torch.linalg.inv(covariance + ridge * torch.eye(len(covariance), dtype=torch.float64))
         return cls(cells.mean(0), precision.to(cells.dtype))
 
-    def discriminants(self, features: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Templates (K, D) and offsets (K,) of points (N, K, 2) in cells of ``features`` (N, C, h, w)."""
-        visible = ~points.isnan().any(-1)
-        batches = _batches(features, points.nan_to_num())
-        described = torch.cat([describe_points(_with_context(part), places) for part, places in batches])
+    def discriminants(self, described: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+        """Templates (K, D) and offsets (K,) from what is seen (N, K, D) at labels, if ``visible`` (N, K)."""
         weight = visible.to(described.dtype)[..., None]
         difference = (described * weight).sum(0) / weight.sum(0) - self.mean
         templates = SHARPNESS * difference @ self.precision
@@ -259,6 +271,12 @@ def _with_context(features: Tensor) -> Tensor:
     padded = F.pad(features, (CONTEXT,) * 4, mode="replicate")
     shifts = ((0, 0), (-CONTEXT, 0), (CONTEXT, 0), (0, -CONTEXT), (0, CONTEXT))
     return torch.cat([padded[..., CONTEXT + y :, CONTEXT + x :][..., :height, :width] for y, x in shifts], 1)
+
+
+def _describe(features: Tensor, points: Tensor) -> Tensor:
+    """What templates see (N, K, 5 C) at ``points`` (N, K, 2) in cells of ``features`` (N, C, h, w)."""
+    batches = _batches(features, points.nan_to_num())
+    return torch.cat([describe_points(_with_context(part), places) for part, places in batches])
 
 
 def _look(scores: Tensor, positions: Tensor) -> Tensor:
