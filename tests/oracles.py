@@ -179,7 +179,7 @@ def sparse_terms(
     alignment: str = "maps",
     diversity: str = "pooled",
 ) -> dict[str, Tensor]:
-    """2017, eq. 9 without the regulariser; the alignment is summed over K, in pixels of an 80 px crop."""
+    """2017, eq. 9 without the regulariser: alignment summed over K, in pixels of an 80 px crop, overlap over pairs."""
     aligned, similar = [], []
     for b in range(len(source_scores)):
         p_source, p_target = spatial_softmax(source_scores[b]), spatial_softmax(target_scores[b])
@@ -194,7 +194,8 @@ def sparse_terms(
     terms = {"alignment": torch.stack(aligned).mean(), "diversity": torch.stack(similar).sum() / len(source_scores)}
     crop = stride * source_scores.shape[-1]
     summed = terms["alignment"] * source_scores.shape[1] * (80 / crop) ** 2
-    total = summed + gamma * terms["diversity"]
+    pairs = source_scores.shape[1] ** 2 / 2 if diversity == "overlap" else 1
+    total = summed + gamma * pairs * terms["diversity"]
     return terms | {"total": total}
 
 

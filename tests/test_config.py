@@ -197,8 +197,8 @@ def test_the_papers_constants() -> None:
     assert (dve.method, dve.network, dve.frame.size, dve.pairs.crop_size(100)) == ("dve", NetworkSpec(), 100, 70)
     hourglass = make_config(load_recipe("dve-hourglass-64").settings)
     assert (hourglass.network.name, hourglass.pairs.crop_size(hourglass.frame.size)) == ("hourglass", 96)
-    sparse = make_config(load_recipe("sparse-30").settings)
-    assert (sparse.method, sparse.network.channels, sparse.objective.gamma) == ("sparse", 30, 500)
+    sparse = make_config(load_recipe("sparse-10").settings)
+    assert (sparse.method, sparse.network.channels, sparse.objective.gamma) == ("sparse", 10, 500)
     assert sparse.pairs.photometric == NO_CHANGE.__class__(0, 0, 0, 0, 0)
 
 

@@ -23,7 +23,10 @@ def test_chance_is_the_mean_over_all_pairs_of_cells(power: float) -> None:
 def test_landmarks_that_coincide() -> None:
     (warning,) = diagnose(make_config(SPARSE), [entry(distinct_landmarks=3, alignment_share=0.2)])
     assert "only 3 of 10 landmarks are distinct" in warning
-    assert "--objective.gamma (now 500)" in warning
+    assert "--objective.diversity overlap" in warning
+    overlapping = make_config(SPARSE, {"objective.diversity": "overlap"})
+    (warning,) = diagnose(overlapping, [entry(distinct_landmarks=3, alignment_share=0.2)])
+    assert "raise --objective.gamma (now 500)" in warning
 
 
 def test_landmarks_that_stand_still() -> None:

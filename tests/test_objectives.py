@@ -191,6 +191,30 @@ def test_diversity_of_known_maps():
     assert float(objectives.pooled_diversity(delta((4, 3), (4, 3)), 3)) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("form", ["pooled", "overlap"])
+def test_gamma_is_what_two_landmarks_at_one_place_cost(form):
+    at = ([(2, 1), (2, 1), (0, 3), (4, 0)], [(3, 2), (3, 2), (0, 0), (4, 3)])
+    scores = [torch.where(delta(*cells) > 0, 100.0, 0.0) for cells in at]  # one pair in each view
+    still = torch.zeros(1, H, W, 2, dtype=torch.float64)
+    shares = {"gamma": 7.0, "window": 1, "diversity": form}
+    terms = objectives.sparse_equivariance(*scores, still, **shares)
+    without = objectives.sparse_equivariance(*scores, still, **(shares | {"gamma": 0.0}))
+    assert float(terms["total"] - without["total"]) == pytest.approx(2 * 7.0)
+
+
+def test_only_overlap_moves_a_landmark_that_stands_behind_another():
+    scores = torch.zeros(1, 2, H, W, dtype=torch.float64)
+    scores[0, 0, 1, 2], scores[0, 1, 1, 2] = 6.0, 5.0  # the second is less sure than the first, at the same place
+
+    def pull(form):
+        heatmaps = spatial_softmax(scores).requires_grad_()
+        form(heatmaps).backward()
+        return heatmaps.grad[0, 1, 1, 2].item()
+
+    assert pull(lambda p: objectives.pooled_diversity(p, 2)) == 0
+    assert pull(objectives.overlap_diversity) > 0.1
+
+
 def test_sparse_matches_under_the_true_warp():
     """The direction of the correspondence: a landmark at source cell s is right at target cell g(s)."""
     truth = identity_truth(1) + torch.tensor([2.0, 1.0], dtype=torch.float64)

@@ -73,7 +73,8 @@ class ObjectiveSpec:
             need not send each other their descriptors.
         alignment: of sparse landmarks, by their heat ``maps`` (2017, eq. 6) or as ``landmarks`` (eq. 5).
         diversity: of sparse landmarks, ``pooled`` (eq. 8 after sum pooling) or ``overlap`` (eq. 7).
-        gamma: weight of the diversity, on the alignment summed over landmarks in squared pixels of an 80 px crop.
+        gamma: weight of the diversity, about what two landmarks at one place cost, on the alignment summed over
+            landmarks in squared pixels of an 80 px crop.
         window: side of the sum pooling before the diversity, in cells; 1 is eq. 8 itself.
         appearance_weight: of pairs whose motion is unknown: squared pixels of misalignment, in an 80 px crop, for
             which an appearance error of 1 stands.

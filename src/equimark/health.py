@@ -24,23 +24,26 @@ def diagnose(config: RunConfig, log: Sequence[Mapping[str, Any]]) -> list[str]:
     """
     if not log:
         return ["there is no log of this run, so nothing can be said about how training went"]
-    recent = log[-_RECENT:]
-
-    def mean(name: str) -> float:
-        return float(np.mean([entry[name] for entry in recent if name in entry] or [np.nan]))
-
     if config.method == "sparse":
-        return _diagnose_landmarks(config, mean("distinct_landmarks"), mean("alignment_share"))
-    return [] if config.is_supervised else _diagnose_descriptors(config, mean("matching"))
+        distinct, share = recent_mean(log, "distinct_landmarks"), recent_mean(log, "alignment_share")
+        return _diagnose_landmarks(config, distinct, share)
+    return [] if config.is_supervised else _diagnose_descriptors(config, recent_mean(log, "matching"))
+
+
+def recent_mean(log: Sequence[Mapping[str, Any]], name: str) -> float:
+    """Mean of a term over the last lines of a log; NaN if they do not have it."""
+    return float(np.mean([entry[name] for entry in log[-_RECENT:] if name in entry] or [np.nan]))
 
 
 def _diagnose_landmarks(config: RunConfig, distinct: float, share: float) -> list[str]:
     warnings = []
     wanted = config.network.channels
     if distinct < wanted - 0.5:
+        raised = f"raise --objective.gamma (now {config.objective.gamma:g})"
+        way_out = raised if config.objective.diversity == "overlap" else "set --objective.diversity overlap"
         warnings.append(
-            f"only {distinct:.0f} of {wanted} landmarks are distinct, the others coincide: train longer, raise "
-            f"--objective.gamma (now {config.objective.gamma:g}) or ask for fewer with --network.channels"
+            f"only {distinct:.0f} of {wanted} landmarks are distinct, the others coincide: train longer, {way_out} "
+            "or ask for fewer with --network.channels"
         )
     if share > STANDING_STILL:  # never where the motion is unknown, and so the share
         way_out = "" if config.network.padding == "reflect" else ", set --network.padding reflect"

@@ -43,6 +43,7 @@ def sparse_equivariance(
     The paper's gamma = 500 acts on the alignment *summed* over landmarks in squared pixels of an *80 px* crop,
     the paper's; alignments in crops of other sizes are brought to that size. With the alignment on a smaller
     scale the landmarks spread and then stand still in the frame; on a larger one they collapse onto each other.
+    The overlap is summed over pairs of landmarks likewise, so that gamma is what two landmarks at one place cost.
 
     Args:
         source_scores: score maps (B, K, h, w).
@@ -64,7 +65,9 @@ def sparse_equivariance(
     misaligned = align(source, target, target_from_source) * stride**2
     similar = _diversity(source, target, diversity, window)
     to_reference = (_REFERENCE_SIDE / (stride * source.shape[-1])) ** 2
-    total = misaligned * (source.shape[1] * to_reference) + gamma * similar
+    landmarks = source.shape[1]
+    pairs = landmarks**2 / 2 if diversity == "overlap" else 1
+    total = misaligned * (landmarks * to_reference) + similar * (pairs * gamma)
     return {"alignment": misaligned, "diversity": similar, "total": total}
 
 
