@@ -477,6 +477,21 @@ def test_curve_of_results():
         curve_of("ours", results, metric="error_px")
 
 
+def test_a_learning_curve_says_what_its_errors_are_in_percent_of():
+    metrics = {"labels_5": {"error_iod_percent": 6.0}}
+    eyes, body = (Results("landmarks", "run", "data", 9, metrics, 0, {"scale": scale}) for scale in ("iod", "0,3"))
+
+    def title_of(*drawn: Curve, **settings: str) -> str:
+        return DRAWINGS["learning_curve"](drawn, **settings).axes[0].get_title(loc="left")
+
+    printed = Curve("printed", {1: 8.0}, printed=True)
+    assert title_of(printed) == title_of(curve_of("a", eyes), printed) == "Error (% of the distance between the eyes)"
+    assert title_of(curve_of("a", body)) == "Error (% of the distance between points 0 and 3)"
+    assert title_of(curve_of("a", body), unit="% of the body") == "Error (% of the body)"
+    with pytest.raises(ModelError, match="between the eyes and in % of the distance between points 0 and 3 cannot"):
+        title_of(curve_of("a", eyes), curve_of("b", body))
+
+
 def test_curves_that_cannot_be_drawn():
     with pytest.raises(ModelError, match="at least one"):
         DRAWINGS["learning_curve"]([])

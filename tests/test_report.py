@@ -131,7 +131,7 @@ def test_warnings_stand_on_the_page(run):
     with (run / LOG_FILE).open("a", encoding="utf-8") as file:
         file.write(5 * (json.dumps(last) + "\n"))
     page = parse(write_run_report(run, None))
-    assert any("only 1 of 6 landmarks are distinct" in text for text in page.words["aside"])
+    assert any("Only 1 of 6 landmarks are distinct" in text for text in page.words["aside"])
 
 
 def test_a_page_escapes_what_it_is_given(tmp_path):

@@ -214,12 +214,60 @@ def test_what_does_not_depend_on_the_number_of_labels() -> None:
         "few, error_px": [20.75, 12.875, 11.25, 6.0, None],
         "few, forward_nme": [None, None, None, None, 3.25],
     }
+    table = tabulate(rows_of(few=FEW), ["forward_nme"])
+    assert (table.columns, cells_of(table)) == (("forward_nme",), {"few": [3.25]})
 
 
 def test_one_number_of_labels_is_no_column() -> None:
     single = replace(FEW, metrics={**entry(6.0), "labels_all": entry(6.0)})
     table = tabulate(rows_of(single=single))
     assert (table.columns, cells_of(table)) == (("error_px", "mean_shape_px"), {"single": [6.0, 9.5]})
+
+
+EYES = replace(MATCHING, metrics={"error_iod_percent": 4.0, "error_px": 1.0}, settings={"scale": "iod"})
+BODY = replace(
+    EYES, metrics={"error_iod_percent": 5.0, "mean_shape_error_iod_percent": 20.0}, settings={"scale": "0, 3"}
+)
+
+
+@pytest.mark.parametrize(
+    ("scale", "metric", "words"),
+    [
+        ("iod", "error_iod_percent", "error, % of the distance between the eyes"),
+        ("eyes", "error_iod_percent", "error, % of the distance between the eyes"),
+        (None, "error_iod_percent", "error, % of the distance between the eyes"),
+        ("0,3", "error_iod_percent", "error, % of the distance between points 0 and 3"),
+        ("0,13", "mean_shape_error_iod_percent", "error of the mean shape, % of the distance between points 0 and 13"),
+        ("box", "error_box_percent", "error, % of the size of the box around the landmarks"),
+        ("pupils", "error_pupils_percent", "error, % of the distance between the pupils"),
+        ("0,3", "error_px", "error_px"),
+        ("0,3", "pixel_accuracy_percent", "pixel_accuracy_percent"),
+    ],
+)
+def test_an_error_in_percent_says_of_what(scale: str | None, metric: str, words: str) -> None:
+    results = replace(MATCHING, metrics={metric: 4.0}, settings={"scale": scale} if scale else {})
+    assert results.in_words(metric) == words
+    assert results.table()[2] == [[words, "4.000"]]
+    assert tabulate(rows_of(a=results)).columns == (words,)
+    assert tabulate(rows_of(a=results), [metric]).columns == (words,)
+    assert tabulate(rows_of(a=results), {"own words": metric}).columns == ("own words",)
+
+
+def test_rows_whose_errors_are_in_percent_of_different_lengths() -> None:
+    table = tabulate(rows_of(faces=EYES, mice=BODY), ["error_iod_percent"])
+    assert table.columns == ("error, %",)
+    eyes, body = "% of the distance between the eyes", "% of the distance between points 0 and 3"
+    assert cells_of(table) == {f"faces ({eyes})": [4.0], f"mice ({body})": [5.0]}
+    few = [replace(own, metrics={"labels_1": own.metrics, "labels_all": own.metrics}) for own in (EYES, BODY)]
+    mixed = [Row("mean shape", {"": few[1]}, "mean_shape_error_iod_percent"), Row("fit", {"": few[0]})]
+    table = tabulate(mixed, ["error_iod_percent"])
+    assert (table.corner, [label for label, _ in table.rows]) == (
+        "error, %, labelled images",
+        [f"mean shape ({body})", f"fit ({eyes})"],
+    )
+    table = tabulate(rows_of(faces=EYES, mice=BODY), ["error_px", "mean_shape_error_iod_percent"])
+    assert table.columns == ("error_px", f"error of the mean shape, {body}")
+    assert [label for label, _ in table.rows] == ["faces", "mice"]
 
 
 def test_a_row_with_a_metric_of_its_own_and_rows_of_two_files() -> None:
@@ -447,7 +495,8 @@ def test_tabulate(evaluated: Path, command: Command) -> None:
     assert text == tabulate([Row("a [few] of labels", {"": few})]).markdown()
     first = few.entries["labels_1"]
     mean, deviation = first["error_iod_percent"], first["error_iod_percent_std"]
-    assert text.startswith("| error_iod_percent, labelled images | 1 | 4 | all |\n| --- | --- | --- | --- |\n")
+    title = "error, % of the distance between the eyes, labelled images"
+    assert text.startswith(f"| {title} | 1 | 4 | all |\n| --- | --- | --- | --- |\n")
     assert f"| a [few] of labels | {mean:.2f} ± {deviation:.2f} | " in text
     assert few.made["command"] in out.replace("\n", "") and few.made["command"] in text
 

@@ -171,6 +171,7 @@ def open_data(data: str, root: Path | None = None) -> Data:
         return Data({name: _whole(name, split, True) for name, split in found.splits.items()}, found.eyes, classes)
     table = formats.read(data, images=root)
     source = open_images(root or Path(data).parent)
+    formats.check_axes(data, table, source.path)
     names = [source.names[row] for row in match_images(table, source.names)]
     labels = np.array(table.splits or ["all"] * len(table))
     table = replace(table, images=tuple(names))

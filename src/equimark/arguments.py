@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import get_args
+from typing import NoReturn, get_args
 
 from .config import config_keys, make_config, to_mapping
 from .directions import Direction
@@ -17,11 +17,28 @@ _IMAGES = "a folder, a .zip, a list of paths, a video or a pack"
 _SEED = "of everything that is drawn at random"
 
 
+class UsageError(ValueError):
+    """Words that a command does not take; the message says which, and where to see what it takes.
+
+    Args:
+        fault: what is wrong.
+        command: whose help says what is right, as ``equimark fit``.
+    """
+
+    def __init__(self, fault: str, command: str) -> None:
+        super().__init__(f"{fault}; {command} --help shows what there is")
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line about what is wrong, without all that would be right before it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, self.prog)
+
+
 def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
-    """The parser, and the parser of each command by its name."""
-    parser = argparse.ArgumentParser(
-        prog="equimark", description="Learns the landmarks of an object category from unlabelled images."
-    )
+    """The parser, and the parser of each command by its name; words that they do not take are a :class:`UsageError`."""
+    parser = _Parser(prog="equimark", description="Learns the landmarks of an object category from unlabelled images.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     made: dict[str, argparse.ArgumentParser] = {}
 
@@ -190,10 +207,13 @@ _DIRECTION = "in which things lie in the images: upright (all alike), any, or au
 
 def _fit_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help=_RUN)
-    parser.add_argument("--landmarks", type=Path, required=True, help="labels; of a file with splits, train")
-    parser.add_argument("--images", type=Path, help="where the images are; default: beside the labels")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the head")
-    parser.add_argument("--labels", type=int, help="use only that many labelled images, drawn by --seed")
+    what = "the labels: a landmark file (.csv, .tps, ...); of one with splits, those of train are used"
+    parser.add_argument("--landmarks", type=Path, required=True, metavar="FILE", help=what)
+    what = "folder of the labelled images; default: that of the labels. Those that are missing are left out"
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help=what)
+    what = "folder to write the head to: what was learned of the named landmarks, for detect --head"
+    parser.add_argument("--out", type=Path, required=True, metavar="HEAD", help=what)
+    parser.add_argument("--labels", type=int, metavar="N", help="use only N labelled images, drawn by --seed")
     parser.add_argument("--symmetric", metavar="PAIRS", help=_SYMMETRIC)
     parser.add_argument("--direction", choices=get_args(Direction), default="auto", help=_DIRECTION)
     parser.add_argument("--suggest", type=int, metavar="N", help="name the N images whose labels would help most")

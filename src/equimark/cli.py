@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 
 import torch
 
 from .app import AppError
-from .arguments import make_parser
+from .arguments import UsageError, make_parser
 from .benchmarks import BenchmarkError
 from .chains import ChainError
 from .checkpoint import CheckpointError
@@ -36,22 +37,14 @@ Failure = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     torch.set_flush_denormal(True)  # must precede the first parallel operation of the process
-    parser, commands = make_parser()
-    words = sys.argv[1:] if argv is None else argv
-    arguments, rest = parser.parse_known_args(words)
-    arguments.words = words
-    command = commands[arguments.command]
     try:
-        if arguments.command == "train":
-            arguments.settings = _settings(rest)
-        else:
-            _refuse(rest, command)
+        arguments = _parse(sys.argv[1:] if argv is None else argv)
         COMMANDS[arguments.command](arguments)
         sys.stdout.flush()
     except BrokenPipeError:  # who reads the output has seen enough, as in `equimark recipes | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ConfigError, ChainError) as error:
+    except (UsageError, ConfigError, ChainError) as error:
         return _complain(error, 2)
     except Failure as error:
         return _complain(error, 1)
@@ -66,10 +59,48 @@ def _complain(error: object, code: int) -> int:
     return code
 
 
-def _refuse(rest: Sequence[str], command: argparse.ArgumentParser) -> None:
-    if rest:
-        options = [option for action in command._actions for option in action.option_strings]
-        raise ConfigError(f"unknown argument {rest[0]!r}{nearest(rest[0], options)}; see {command.prog} --help")
+# ---- words -> arguments --------------------------------------------------------------------------------------
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    """The arguments of a command, with the ``words`` themselves, and of ``train`` with ``settings`` of its run.
+
+    Raises:
+        UsageError: if the words name no command, or not what it takes.
+        ConfigError: if settings of a run have no values.
+    """
+    parser, commands = make_parser()
+    name = words[0] if words else ""
+    if not words:
+        raise UsageError("no command given, such as demo, train or detect", parser.prog)
+    if not name.startswith("-") and name not in commands:
+        raise UsageError(f"no command {name!r}{nearest(name, commands)}", parser.prog)
+    keys = list(config_keys()) if name == "train" else []
+    try:
+        arguments, rest = parser.parse_known_args(words)
+    except UsageError:
+        if name in commands:  # what is missing may be there, but mistyped
+            _refuse([word for word in words[1:] if _OPTION.fullmatch(word)], commands[name], keys)
+        raise
+    arguments.words = words
+    if name == "train":
+        arguments.settings = _settings(rest)
+    else:
+        _refuse(rest, commands[name])
+    return arguments
+
+
+_OPTION = re.compile(r"--?[a-zA-Z][^\s=]*(=.*)?", re.DOTALL)
+
+
+def _refuse(words: Sequence[str], command: argparse.ArgumentParser, keys: Sequence[str] = ()) -> None:
+    """Refuse the first of ``words`` that is no option of the command, nor one of ``keys``."""
+    options = [option for action in command._actions for option in action.option_strings]
+    for word in words:
+        option = word.partition("=")[0]
+        if option not in options and option[2:].replace("-", "_") not in keys:
+            known = [*options, *(f"--{key}" for key in keys)]
+            raise UsageError(f"unknown argument {option!r}{nearest(option, known)}", command.prog)
 
 
 def _settings(rest: Sequence[str]) -> dict[str, str]:

@@ -133,6 +133,42 @@ def find_fault(points: Floats) -> tuple[int, str] | None:
     return None
 
 
+def lie_outside(points: Floats, sizes: Sizes) -> NDArray[np.bool_]:
+    """Which (N, K) of ``points`` (N, K, 2) lie more than a pixel outside their images of ``sizes`` (N, 2).
+
+    Landmarks that are not visible do not, nor do those of images whose size is not known.
+    """
+    width_height = np.where(sizes > 0, sizes, np.inf)[:, None, ::-1]
+    beyond: NDArray[np.bool_] = np.any((points < -1) | (points > width_height), axis=-1)
+    known = (sizes[:, :1] > 0) & (sizes[:, 1:] > 0)
+    return beyond & known
+
+
+def check_not_exchanged(points: Floats, sizes: Sizes) -> None:
+    """Refuse landmarks whose x and y seem to have changed places.
+
+    Args:
+        points: (N, K, 2).
+        sizes: (N, 2) of the images; 0 = not known.
+
+    Raises:
+        LandmarkError: if many lie outside their images, and hardly any would with x and y exchanged.
+    """
+    known = np.all(sizes > 0, -1)
+    total = int((~np.isnan(points[known, :, 0])).sum())
+    outside = int(lie_outside(points, sizes).sum())
+    left = int(lie_outside(points[..., ::-1], sizes).sum())
+    if outside > _MANY * total and left < 0.1 * outside:
+        raise LandmarkError(
+            f"{outside} of {total} landmarks lie outside their images, and {left or 'none'} would if x and y changed "
+            "places: they seem to be exchanged, as in (row, column). x counts from the left, y from the top: correct "
+            "the names of the columns"
+        )
+
+
+_MANY = 0.2  # of the landmarks: as many lie outside where x and y of a wide picture are exchanged, and hardly otherwise
+
+
 def few(items: Sequence[str], most: int = 3) -> str:
     """The first of ``items``, and how many more there are."""
     return ", ".join(map(quote, items[:most])) + (f" and {len(items) - most} more" if len(items) > most else "")
@@ -161,6 +197,18 @@ def match_images(table: LandmarkTable, names: Sequence[str]) -> NDArray[np.intp]
 
 def match_names(images: Sequence[str], names: Sequence[str]) -> NDArray[np.intp]:
     """As :func:`match_images`, for the names of the images with landmarks."""
+    found = _find_candidates(images, names)
+    _check_matches(images, found, names)
+    return np.array([i for (i,) in found], np.intp)
+
+
+def have_images(images: Sequence[str], names: Sequence[str]) -> NDArray[np.bool_]:
+    """Which (N,) of the ``images`` with landmarks are among ``names``: see :func:`match_images`."""
+    return np.array([bool(found) for found in _find_candidates(images, names)], np.bool_)
+
+
+def _find_candidates(images: Sequence[str], names: Sequence[str]) -> list[list[int]]:
+    """For each of ``images`` the indices of those that are equally good matches among ``names``."""
     exact = {name: i for i, name in enumerate(names)}
     parts = [_parts(name) for name in names]
     by_stem: dict[str, list[int]] = defaultdict(list)
@@ -174,8 +222,7 @@ def match_names(images: Sequence[str], names: Sequence[str]) -> NDArray[np.intp]
         mine = _parts(image)
         ranks = {i: (_shared(mine, parts[i]), _ending(image) == _ending(names[i])) for i in by_stem[mine[0]]}
         found.append([i for i, rank in ranks.items() if rank == max(ranks.values())])
-    _check_matches(images, found, names)
-    return np.array([i for (i,) in found], np.intp)
+    return found
 
 
 def _check_matches(images: Sequence[str], found: list[list[int]], names: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -87,10 +88,38 @@ class Results:
         plain, columns = _texts(self.plain), [_texts(own) for own in self.entries.values()]
         title = f"{self.protocol}, run {self.run}, data {self.data}, images {self.images}, seed {self.seed}"
         if not columns:
-            return title, ["metric", "value"], [[name, text] for name, text in plain.items()]
-        rows = [[name, *(own[name] for own in columns)] for name in columns[0]]
-        rows += [[name, *[""] * (len(columns) - 1), text] for name, text in plain.items() if name not in columns[0]]
+            return title, ["metric", "value"], [[self.in_words(name), text] for name, text in plain.items()]
+        rows = [[self.in_words(name), *(own[name] for own in columns)] for name in columns[0]]
+        rows += [
+            [self.in_words(name), *[""] * (len(columns) - 1), text]
+            for name, text in plain.items()
+            if name not in columns[0]
+        ]
         return title, ["metric", *(name.replace("_", " ") for name in self.entries)], rows
+
+    def in_words(self, metric: str) -> str:
+        """What a metric is, if its name alone says too little: an error in % of which length; else its name."""
+        unit = self.unit_of(metric)
+        what = "error of the mean shape" if metric.startswith("mean_shape") else "error"
+        return f"{what}, {unit}" if unit else metric
+
+    def unit_of(self, metric: str) -> str:
+        """What an error is in % of; empty for other metrics."""
+        found = _SCALED_ERROR.fullmatch(metric)
+        if found is None:
+            return ""
+        between = re.fullmatch(r"(\d+),(\d+)", re.sub(r"\s", "", str(self.settings.get("scale", ""))))
+        if found[1] == "iod" and between:
+            return f"% of the distance between points {between[1]} and {between[2]}"
+        return f"% of {_LENGTHS[found[1]]}"
+
+
+_LENGTHS = {
+    "iod": "the distance between the eyes",
+    "pupils": "the distance between the pupils",
+    "box": "the size of the box around the landmarks",
+}
+_SCALED_ERROR = re.compile(rf"(?:mean_shape_)?error_({'|'.join(_LENGTHS)})_percent")
 
 
 def names_of(entry: Mapping[str, float]) -> list[str]:

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -180,12 +180,13 @@ def tabulate(
     digits: int = 2,
     best: Best | None = None,
 ) -> Table:
-    """A table of results: metrics in columns; or numbers of labels, if any of the results have several of them.
+    """A table of results: metrics in columns; or numbers of labels, if any of the results have a metric for several.
 
     Args:
         rows: what to show.
-        metrics: names, or names by the labels that they have in the table. Default: all metrics; with numbers of labels
-            the first. With numbers of labels each of several has a row of its own.
+        metrics: names, or names by the labels that they have in the table; without labels errors in % say of what.
+            Default: all metrics; with numbers of labels the first. With numbers of labels each of several has a row
+            of its own.
         digits: see :class:`Table`.
         best: see :class:`Table`.
 
@@ -197,15 +198,19 @@ def tabulate(
         raise ConfigError(f"digits after the point cannot be {digits}: 0 or more")
     found = [results for row in rows for results in row.results.values()]
     known = list(dict.fromkeys(name for results in found for name in _metrics_of(results)))
-    titles = dict(metrics) if isinstance(metrics, Mapping) else {name: name for name in metrics or known}
+    named = metrics if isinstance(metrics, Mapping) else {_title(name, found): name for name in metrics or known}
+    titles = dict(named)
     for name in [*titles.values(), *(row.metric for row in rows if row.metric)]:
         if name not in known:
             raise ConfigError(f"none of the results have a metric {name!r}{nearest(name, known)}")
-    by_labels = any(len(results.entries) > 1 for results in found)
+    shown = set(titles.values())
+    by_labels = any(len(results.entries) > 1 and shown & set(_entry_metrics(results)) for results in found)
     if by_labels and not metrics:
         titles = dict(list(titles.items())[:1])
     if len(titles) > 1 and (own := [row.label for row in rows if row.metric]):
         raise ConfigError(f"row {own[0]!r} has a metric of its own: choose a single one for the table")
+    if not isinstance(metrics, Mapping):
+        rows = _with_units(rows, [name for title, name in titles.items() if title.endswith("%")])
     if by_labels:
         lines = [line for row in rows for line in _lines_by_labels(row, titles)]
         corner = "labelled images" if len(titles) > 1 else f"{next(iter(titles))}, labelled images"
@@ -229,7 +234,32 @@ _Line = tuple[str, dict[tuple[str, str], Cell]]  # label, and cells by the group
 
 
 def _metrics_of(results: Results) -> list[str]:
-    return list(dict.fromkeys(name for entry in (results.plain, *results.entries.values()) for name in names_of(entry)))
+    return list(dict.fromkeys([*names_of(results.plain), *_entry_metrics(results)]))
+
+
+def _entry_metrics(results: Results) -> list[str]:
+    return list(dict.fromkeys(name for entry in results.entries.values() for name in names_of(entry)))
+
+
+def _title(metric: str, found: Iterable[Results]) -> str:
+    """The metric in words; without the length that it is relative to, where this is not the same for all."""
+    words = {results.in_words(metric): results.unit_of(metric) for results in found if metric in _metrics_of(results)}
+    text, unit = next(iter(words.items()), (metric, ""))
+    return text if len(words) < 2 else text.replace(unit, "%")
+
+
+def _with_units(rows: Sequence[Row], metrics: Iterable[str]) -> Sequence[Row]:
+    """The rows; where the length that an error is relative to differs between them, each says which it is."""
+    units = [
+        list(dict.fromkeys(unit for each in row.results.values() for name in metrics if (unit := each.unit_of(name))))
+        for row in rows
+    ]
+    if all(own == units[0] for own in units):
+        return rows
+    return [
+        replace(row, label=f"{row.label} ({' or '.join(own)})") if own else row
+        for row, own in zip(rows, units, strict=True)
+    ]
 
 
 def _line_by_metric(row: Row, titles: Mapping[str, str]) -> _Line:

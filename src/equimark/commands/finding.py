@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from equimark import app, bulk, checkpoint, evaluation, formats, overlay, plots, prediction, tracks
-from equimark.commands.labels import image_files, read_training_labels
+from equimark.commands.labels import image_files, load_to_fit, read_labels_to_fit
 from equimark.commands.showing import keeping_earlier, mention, write_figure
 from equimark.config import ConfigError
 from equimark.discovery import discover
@@ -146,13 +146,11 @@ def run_match(arguments: Namespace) -> None:
 def run_fit(arguments: Namespace) -> None:
     """A head from few labels."""
     model = _load_model(arguments)
-    table = read_training_labels(arguments.landmarks, arguments.images)
+    table, images = read_labels_to_fit(arguments.landmarks, arguments.images)
     if arguments.labels is not None:
         table = table.select(evaluation.draw_labels(np.all(table.visible, 1), arguments.labels, arguments.seed))
     symmetry = _symmetry_of(arguments.symmetric, table)
-    beside = arguments.landmarks if arguments.landmarks.is_dir() else arguments.landmarks.parent
-    images = arguments.images or beside
-    data = evaluation.load_annotated(table, images, model.frame)
+    table, data = load_to_fit(table, images, model.frame)
     spec = HeadSpec(symmetry, arguments.direction)
     head = fit_head(model, data.frames, data.points, table.names, spec, seed=arguments.seed)
     with keeping_earlier(*(arguments.out / name for name in HEAD_FILES)):

@@ -9,7 +9,10 @@ import numpy as np
 
 from equimark import formats
 from equimark.commands.showing import mention
-from equimark.landmarks import LandmarkTable
+from equimark.evaluation import AnnotatedFrames, load_annotated
+from equimark.geometry import Frame
+from equimark.images import ImageError, ImageSource, open_images
+from equimark.landmarks import LandmarkTable, few, have_images, match_images
 from equimark.packs import is_pack
 
 
@@ -28,10 +31,77 @@ def run_convert(arguments: Namespace) -> None:
     mention([f"{arguments.file}: {note}" for note in left_out] + [f"{arguments.out}: {note}" for note in not_held])
 
 
-def read_training_labels(path: Path, images: Path | None = None) -> LandmarkTable:
-    """A landmark file; of one with splits, the part for training."""
-    table = formats.read(path, images=images)
-    return table.split("train") if table.splits and "train" in table.splits else table
+def read_training_labels(path: Path, images: Path | None = None, *, partly: bool = False) -> LandmarkTable:
+    """A landmark file; of one with splits, the part for training.
+
+    Args:
+        path: of the file.
+        images: where the image files are.
+        partly: some of them may be missing.
+
+    Raises:
+        LandmarkError, ImageError: if it cannot be read, or does not fit the images.
+    """
+    table = formats.read(path, images=images, partly=partly)
+    table = table.split("train") if table.splits and "train" in table.splits else table
+    if images is not None:
+        formats.check_axes(path, table, images)
+    return table
+
+
+def read_labels_to_fit(path: Path, images: Path | None) -> tuple[LandmarkTable, Path]:
+    """The labels for training whose images are there, and where these are; says which are missing.
+
+    Args:
+        path: of the landmark file.
+        images: where the images are; default: beside it.
+
+    Raises:
+        LandmarkError: if no image is there, or the file does not fit them.
+        ImageError: if there are no images at all.
+    """
+    where = images or (path if path.is_dir() else path.parent)
+    table = read_training_labels(path, images, partly=True)
+    names = open_images(where).names
+    there = have_images(table.images, names)
+    if not there.any():
+        match_images(table, names)  # refuses the table, and says why
+    if not there.all():
+        missing = [name for name, is_there in zip(table.images, there.tolist(), strict=True) if not is_there]
+        mention([f"{len(missing)} of {len(table)} images with landmarks are not in {where}, left out: {few(missing)}"])
+        table = table.select(there)
+    if images is None:
+        formats.check_axes(path, table, where)
+    return table, where
+
+
+def load_to_fit(table: LandmarkTable, images: Path, frame: Frame) -> tuple[LandmarkTable, AnnotatedFrames]:
+    """The labels whose images can be read, and both in a frame; says which cannot.
+
+    Raises:
+        LandmarkError: see :func:`equimark.evaluation.load_annotated`.
+        ImageError: if none can be read.
+    """
+    source = open_images(images)
+    try:
+        return table, load_annotated(table, source, frame)
+    except ImageError:
+        faults = [_fault(source, row) for row in match_images(table, source.names).tolist()]
+        if all(faults):
+            raise
+    unreadable = [f"{name}: {fault}" for name, fault in zip(table.images, faults, strict=True) if fault]
+    mention([f"{len(unreadable)} of {len(table)} images with landmarks cannot be read, left out: {few(unreadable)}"])
+    table = table.select([not fault for fault in faults])
+    return table, load_annotated(table, source, frame)
+
+
+def _fault(source: ImageSource, row: int) -> str:
+    """Why an image cannot be read; empty if it can."""
+    try:
+        source.decoded(row)
+    except ImageError as error:
+        return str(error)
+    return ""
 
 
 def image_files(images: Path | None) -> Path | None:

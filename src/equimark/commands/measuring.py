@@ -19,7 +19,7 @@ from equimark.embedding import choose_device
 from equimark.files import write_text
 from equimark.metrics import Reliability
 from equimark.reproduce import cpu_hours, reproduce, table_of
-from equimark.results import Results
+from equimark.results import Results, names_of
 from equimark.virtual_points import VirtualPointSpec
 from equimark.workshop import Workshop
 
@@ -46,8 +46,16 @@ def run_evaluate(arguments: Namespace) -> None:
         made = {**results.made, "command": provenance.command_line(arguments.words)}
         write_text(arguments.out, replace(results, made=made).to_json())
     print_table(*results.table())
+    if arguments.out:
+        print(f"results: {arguments.out}{_names_in_file(results)}")
     if arguments.plot:
         write_figure(_plot_reliability(results), arguments.plot)
+
+
+def _names_in_file(results: Results) -> str:
+    """What is called otherwise there than in the table, for those who look for it, or give it to tabulate --metric."""
+    names = [name for name in names_of(results.plain) if results.in_words(name) != name]
+    return f", where errors in % are called {' and '.join(names)}" if names else ""
 
 
 def _check_file(out: Path | None) -> None:

@@ -24,6 +24,9 @@ def mention(notes: Iterable[str]) -> None:
         print(f"equimark: {note}", file=sys.stderr)
 
 
+_LONGEST_NAME = 40  # characters of what stands in front of a row; what is longer is a sentence
+
+
 @contextmanager
 def keeping_earlier(*paths: Path) -> Iterator[None]:
     """Around the writing of ``paths``: what stands there, perhaps corrected by hand, is kept, and that is said."""
@@ -47,7 +50,7 @@ def write_figure(figure: Figure, path: Path) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on standard output, as wide as the terminal: cells are broken between words, names in front are not."""
+    """A table on standard output, as wide as the terminal: cells are broken between words, short names are not."""
     console = Console(soft_wrap=False)
     table = Table(title=title, title_justify="left", show_header=any(columns))
     lines = 3 * len(columns) + 1  # with what is left free beside them
@@ -65,7 +68,7 @@ def _widths(console: Console, columns: Sequence[str], rows: Sequence[Sequence[st
     least = [max([head.minimum, *(c.minimum for c in own)]) for head, own in zip(heads, cells, strict=True)]
     widths = [max([head.maximum, *(c.maximum for c in own)]) for head, own in zip(heads, cells, strict=True)]
     names = max([least[0], *(name.maximum for name in cells[0])])
-    if names + sum(least[1:]) <= room:
+    if names <= _LONGEST_NAME and names + sum(least[1:]) <= room:
         least[0] = names
     if sum(least) > room:
         return [None] * len(columns)

@@ -18,6 +18,7 @@ from equimark.results import Results
 
 _WIDTH, _HEIGHT = 6.0, 3.6  # inches
 _STEP = 0.012  # decades between the bars of one number of labels
+_PRINTED_UNIT = "% of the distance between the eyes"
 _CLOSE = 0.16  # decades between two numbers of labels whose ticks would touch
 
 
@@ -31,6 +32,7 @@ class Curve:
         deviations: standard deviations by the number of labels, where they are known.
         printed: whether a paper has printed them: open marks and a broken line.
         like: name of the curve whose colour it has; its own if absent.
+        unit: of the errors, where it is known.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Curve:
     deviations: Mapping[int, float] = field(default_factory=dict)
     printed: bool = False
     like: str | None = None
+    unit: str = field(default="", compare=False)
 
 
 def curve_of(name: str, results: Results, *, metric: str = "error_iod_percent", like: str | None = None) -> Curve:
@@ -60,13 +63,13 @@ def curve_of(name: str, results: Results, *, metric: str = "error_iod_percent", 
             errors[count], deviations[count] = entry[metric], entry.get(f"{metric}_std", 0.0)
     if not errors:
         raise ModelError(f"the results of {results.run} on {results.data} have no {metric} for numbers of labels")
-    return Curve(name, errors, deviations, like=like)
+    return Curve(name, errors, deviations, like=like, unit=results.unit_of(metric))
 
 
 def learning_curve(
     curves: Sequence[Curve],
     *,
-    unit: str = "% of the distance between the eyes",
+    unit: str | None = None,
     title: str = "Error against the number of labelled images",
 ) -> Figure:
     """Error against the number of labels (2019, figure 5; 2017, supplement, figure 1).
@@ -75,17 +78,17 @@ def learning_curve(
 
     Args:
         curves: ours and those that the papers have printed.
-        unit: of the errors.
+        unit: of the errors; default: that of the curves, or the papers', % of the distance between the eyes.
         title: of the figure.
 
     Raises:
-        ModelError: if there is no curve.
+        ModelError: if there is no curve, or they have different units.
     """
     if not any(curve.errors for curve in curves):
         raise ModelError("a learning curve needs errors of at least one method")
     figure, axes = plots.panels(1, 1, _WIDTH, _HEIGHT, title)
     ax = axes[0, 0]
-    plots.plain_axes(ax, f"Error ({unit})")
+    plots.plain_axes(ax, f"Error ({unit or _common_unit(curves)})")
     colours = _colours(curves)
     for place, curve in enumerate(curves):
         _draw(ax, curve, colours[curve.name], (place - (len(curves) - 1) / 2) * _STEP)
@@ -98,6 +101,13 @@ def learning_curve(
     ax.margins(x=0.05)
     ax.legend(facecolor="white", edgecolor="white", framealpha=1, fontsize=8, labelcolor=MUTED, handlelength=2.6)
     return figure
+
+
+def _common_unit(curves: Sequence[Curve]) -> str:
+    units = list(dict.fromkeys(curve.unit for curve in curves if curve.unit))
+    if len(units) > 1:
+        raise ModelError(f"errors in {' and in '.join(units)} cannot be compared: measure them with the same scale")
+    return units[0] if units else _PRINTED_UNIT
 
 
 def _colours(curves: Sequence[Curve]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -18,9 +19,19 @@ from equimark.files import replace_file
 from equimark.formats import coco, csv, cvat, deeplabcut, label_studio, morphoj, parquet, pts, tps
 from equimark.formats.sizes import read_sizes
 from equimark.formats.text import read_head
-from equimark.landmarks import LandmarkError, LandmarkTable, match_names
+from equimark.landmarks import LandmarkError, LandmarkTable, check_not_exchanged, lie_outside, match_names
 
-__all__ = ["FORMATS", "Format", "check_free", "check_writable", "read", "read_noted", "with_scale", "write"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "check_axes",
+    "check_free",
+    "check_writable",
+    "read",
+    "read_noted",
+    "with_scale",
+    "write",
+]
 
 Noted = tuple[LandmarkTable, tuple[str, ...]]
 
@@ -39,6 +50,7 @@ class Format:
         is_folder: its files are many, in a folder.
         in_parts: a folder of its files is read, too, as one table.
         sizes: of the images: ``given`` by the file, ``needed`` to understand it, or ``unused``.
+        read_partly: as ``read``, where that needs the images, though some of them may be missing.
     """
 
     about: str
@@ -50,6 +62,7 @@ class Format:
     is_folder: bool = False
     in_parts: bool = False
     sizes: Literal["given", "needed", "unused"] = "unused"
+    read_partly: Callable[[Path, Path | None], Noted] | None = None
 
 
 _ALL = frozenset({"names", "confidence", "splits"})
@@ -62,7 +75,13 @@ FORMATS: dict[str, Format] = {
     ),
     "pts": Format("iBUG .pts, a file per image", (".pts",), pts.read, pts.write, frozenset(), is_folder=True),
     "tps": Format(
-        "tpsDig and geomorph .tps", (".tps",), tps.read, tps.write, frozenset({"names", "scale"}), sizes="needed"
+        "tpsDig and geomorph .tps",
+        (".tps",),
+        tps.read,
+        tps.write,
+        frozenset({"names", "scale"}),
+        sizes="needed",
+        read_partly=partial(tps.read, partly=True),
     ),
     "deeplabcut": Format(
         "DeepLabCut CSV",
@@ -95,6 +114,7 @@ FORMATS: dict[str, Format] = {
         frozenset(),
         looks_like=morphoj.looks_like,
         sizes="needed",
+        read_partly=partial(morphoj.read, partly=True),
     ),
     "parquet": Format(
         "Parquet, a row per image; also a folder of parts",
@@ -108,7 +128,9 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def read(path: str | Path, format: str | None = None, images: str | Path | None = None) -> LandmarkTable:
+def read(
+    path: str | Path, format: str | None = None, images: str | Path | None = None, *, partly: bool = False
+) -> LandmarkTable:
     """The landmarks in a file, or in a folder of ``.pts`` files or of Parquet parts.
 
     Args:
@@ -116,23 +138,48 @@ def read(path: str | Path, format: str | None = None, images: str | Path | None 
         format: a name of :data:`FORMATS`; default: by the ending, and by the content where several share it.
         images: where the images are: needed by formats that count from the bottom of an image, and checked against
             the sizes that a file gives; default: beside the file, where it matters.
+        partly: some of the images may be missing: their sizes are 0 where they matter.
 
     Raises:
         LandmarkError: no such file, an unknown ending, or a fault in it, with file and line.
         ImageError: images that cannot be read.
     """
-    return read_noted(path, format, images)[0]
+    return read_noted(path, format, images, partly=partly)[0]
 
 
-def read_noted(path: str | Path, format: str | None = None, images: str | Path | None = None) -> Noted:
+def read_noted(
+    path: str | Path, format: str | None = None, images: str | Path | None = None, *, partly: bool = False
+) -> Noted:
     """As :func:`read`, with a sentence for each thing in the file that a table cannot hold."""
     path = Path(path)
     chosen = _choose_reader(path, format)
     images = None if images is None else Path(images)
-    table, notes = chosen.read(path, images)
+    table, notes = (chosen.read_partly if partly and chosen.read_partly else chosen.read)(path, images)
     if images is not None and chosen.sizes == "given":
-        table = _with_sizes(table, images)
+        table = _with_sizes(table, images, partly)
     return table, notes + _outside(table)
+
+
+def check_axes(path: str | Path, table: LandmarkTable, images: str | Path) -> None:
+    """Refuse a landmark file whose x and y seem to have changed places, by the sizes of some of its images.
+
+    Args:
+        path: of the file.
+        table: what it holds.
+        images: where the images are, or some of them: a folder, a ``.zip`` or a list of paths.
+
+    Raises:
+        LandmarkError: see :func:`equimark.landmarks.check_not_exchanged`.
+        ImageError: if there are no images.
+    """
+    some = table.select(np.unique(np.linspace(0, len(table) - 1, min(len(table), _ENOUGH)).round().astype(int)))
+    try:
+        check_not_exchanged(some.points, read_sizes(images, some.images, partly=True))
+    except LandmarkError as error:
+        raise LandmarkError(f"{path}: {error}") from None
+
+
+_ENOUGH = 50  # images, to see which way the axes go
 
 
 def write(
@@ -273,15 +320,15 @@ def _losses(table: LandmarkTable, format: Format) -> tuple[str, ...]:
     )
 
 
-def _with_sizes(table: LandmarkTable, images: Path) -> LandmarkTable:
+def _with_sizes(table: LandmarkTable, images: Path, partly: bool = False) -> LandmarkTable:
     """``table`` with the sizes of its images; those it has already must agree.
 
     Raises:
         LandmarkError: if they do not: the landmarks belong to other images, or to others of their size.
     """
-    sizes = read_sizes(images, table.images)
+    sizes = read_sizes(images, table.images, partly=partly)
     if table.sizes is not None:
-        wrong = (table.sizes != sizes).any(-1) & table.sizes.all(-1)
+        wrong = (table.sizes != sizes).any(-1) & table.sizes.all(-1) & sizes.all(-1)
         if wrong.any():
             i = int(wrong.argmax())
             (h, w), (height, width) = table.sizes[i].tolist(), sizes[i].tolist()
@@ -296,8 +343,6 @@ def _outside(table: LandmarkTable) -> tuple[str, ...]:
     """A note if many landmarks lie outside their images: perhaps others than those that were labelled."""
     if table.sizes is None:
         return ()
-    size = np.where(table.sizes > 0, table.sizes, np.inf)[:, None, ::-1]
-    outside = ((table.points < -1) | (table.points > size)).any(-1)
-    count, total = int(outside.sum()), int(table.visible.sum())
+    count, total = int(lie_outside(table.points, table.sizes).sum()), int(table.visible.sum())
     what = "are these the images that were labelled, and of that size?"
     return (f"{count} of {total} landmarks lie outside their images: {what}",) if count > 0.1 * total else ()

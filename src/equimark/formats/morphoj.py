@@ -28,12 +28,13 @@ def looks_like(head: str) -> bool:
     return cells[0].lower() == "id" and [cell.lower() for cell in cells[1:3]] in (["x1", "y1"], ["y1", "x1"])
 
 
-def read(path: Path, images: Path | None = None) -> tuple[LandmarkTable, tuple[str, ...]]:
+def read(path: Path, images: Path | None = None, *, partly: bool = False) -> tuple[LandmarkTable, tuple[str, ...]]:
     """The table of a row/column file; a blank cell or NA is a landmark that is not visible.
 
     Args:
         path: of the file.
         images: where the images are that the identifiers name; default: beside the file.
+        partly: see :func:`equimark.formats.sizes.read_sizes`; of images that are not there no landmark is visible.
 
     Raises:
         LandmarkError: rows of different lengths, cells that are no numbers, or images that are not there.
@@ -46,7 +47,7 @@ def read(path: Path, images: Path | None = None) -> tuple[LandmarkTable, tuple[s
     values = [[number(cell, place) for cell in cells[1:]] for place, (_, cells) in zip(where, rows, strict=True)]
     points = np.array(values, np.float64).reshape(len(rows), -1, 2)
     check_points(points, where)
-    sizes = find_sizes(path, images, names, WHY)
+    sizes = find_sizes(path, images, names, WHY, partly=partly)
     return LandmarkTable(names, settle(flip(points, sizes)), sizes=sizes), ()
 
 

@@ -63,12 +63,13 @@ class _Specimen:
         return (len(self.landmarks), *map(len, self.curves))
 
 
-def read(path: Path, images: Path | None = None) -> tuple[LandmarkTable, tuple[str, ...]]:
+def read(path: Path, images: Path | None = None, *, partly: bool = False) -> tuple[LandmarkTable, tuple[str, ...]]:
     """The table of a ``.tps`` file; NA, or two negative coordinates, are a landmark that is not visible.
 
     Args:
         path: of the file.
         images: where the images are; default: beside the file.
+        partly: see :func:`equimark.formats.sizes.read_sizes`; of images that are not there no landmark is visible.
 
     Raises:
         LandmarkError: a fault in the file, specimens of different numbers of points, or images that are not there.
@@ -85,7 +86,7 @@ def read(path: Path, images: Path | None = None) -> tuple[LandmarkTable, tuple[s
         raise LandmarkError(f"{path} holds no landmarks: LM=0")
     names = tuple(specimen.image for specimen in specimens)
     check_images(names, where)
-    sizes = find_sizes(path, images, names, WHY)
+    sizes = find_sizes(path, images, names, WHY, partly=partly)
     points = np.array([[*s.landmarks, *(p for curve in s.curves for p in curve)] for s in specimens], np.float64)
     points[(points < 0).all(-1)] = np.nan
     check_points(points, where)

@@ -36,7 +36,7 @@ from equimark.plots.colours import (
     position_colours,
 )
 from equimark.plots.contributions import contribution_graph
-from equimark.plots.diagrams import TERM_LABELS, bars, curves, reliability
+from equimark.plots.diagrams import TERM_LABELS, bars, curve_titles, curves, reliability
 from equimark.plots.pictures import (
     colour_maps,
     heat_maps,
@@ -60,6 +60,7 @@ __all__ = [
     "bars",
     "colour_maps",
     "contribution_graph",
+    "curve_titles",
     "curves",
     "descriptor_colours",
     "draw_errors",

@@ -38,19 +38,25 @@ def curves(
         limits: values worth comparing with, drawn as dashed lines, by name.
         title: of the figure.
     """
-    names = [n for n in entries[0] if n != "step"] if entries else []
-    if "matching" in names:  # the only term, so the loss is the same curve
-        names.remove("loss")
+    names = curve_titles(entries)
     columns = 4 if len(names) > 6 else 3
     rows = max(1, -(-len(names) // columns))
     figure, axes = panels(rows, columns, WIDTH, 1.7 * rows, title)
     each = list(axes.flat)
-    for name, ax in zip(names, each, strict=False):
+    for (name, label), ax in zip(names.items(), each, strict=False):
         points = np.array([(e["step"], e[name]) for e in entries if name in e], np.float64)
-        _curve(ax, points, TERM_LABELS.get(name, name.replace("_", " ").capitalize()), (limits or {}).get(name))
+        _curve(ax, points, label, (limits or {}).get(name))
     for ax in each[len(names) :]:
         ax.remove()
     return figure
+
+
+def curve_titles(entries: Sequence[Mapping[str, float]]) -> dict[str, str]:
+    """The numbers of a log that :func:`curves` draws, in its order, with the titles of their panels."""
+    names = [name for name in entries[0] if name != "step"] if entries else []
+    if "matching" in names:  # the only term, so the loss is the same curve
+        names.remove("loss")
+    return {name: TERM_LABELS.get(name, name.replace("_", " ").capitalize()) for name in names}
 
 
 def _curve(ax: Axes, points: Points, label: str, limit: float | None) -> None:

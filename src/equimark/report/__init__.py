@@ -1,8 +1,8 @@
 """What a run is, what it learned and where it fails, on one page.
 
 * ``run``: :func:`write_run_report`, all that is said of a run.
-* ``log``, ``findings``, ``failures``: the ``*_section`` functions, which add a part each and can be used for several
-  runs on one page; ``label`` tells them apart.
+* ``verdict``, ``log``, ``findings``, ``failures``: the ``*_section`` functions, which add a part each and can be used
+  for several runs on one page; ``label`` tells them apart.
 * ``views``: the images that they show, and what a run finds on them.
 """
 
@@ -17,6 +17,7 @@ from equimark.report.findings import (
 )
 from equimark.report.log import curves_section, numbers_section
 from equimark.report.run import write_run_report
+from equimark.report.verdict import verdict_section
 from equimark.report.views import confident_cells
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "pairs_section",
     "sparse_section",
     "supervised_section",
+    "verdict_section",
     "worst_section",
     "write_run_report",
 ]

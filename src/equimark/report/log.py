@@ -9,7 +9,7 @@ import numpy as np
 from equimark import plots
 from equimark.checkpoint import Checkpoint
 from equimark.config import RunConfig
-from equimark.health import STANDING_STILL, diagnose
+from equimark.health import STANDING_STILL, chance_matching
 from equimark.page import Page
 from equimark.report.views import named, titled
 
@@ -30,11 +30,9 @@ def describe(kept: Checkpoint) -> str:
 
 
 def numbers_section(page: Page, kept: Checkpoint, entries: Sequence[Mapping[str, float]]) -> None:
-    """What the run is, its numbers with their meaning, and warnings about what went wrong."""
+    """What the run is, and its numbers with their meaning."""
     config = kept.config
     page.section("The run in numbers")
-    for warning in diagnose(config, entries):
-        page.warning(warning)
     if entries:
         page.numbers(_numbers(config, entries))
     side = config.pairs.crop_size(config.frame.size)
@@ -112,3 +110,52 @@ def curves_section(page: Page, config: RunConfig, entries: Sequence[Mapping[str,
             "than the loss, which mixes alignment and diversity."
         )
     page.figure(named("curves", label), figure, caption)
+    titles = plots.curve_titles(entries)
+    meanings = {**_MEANINGS, **_meanings_of(config)}
+    page.table(
+        [(title, meanings.get(name, _OTHER)) for name, title in titles.items()],
+        ("Curve", "What it says, and how it looks in a healthy run"),
+    )
+
+
+_FALLS = "Down is good: in a healthy run it falls steeply at first, then ever more slowly"
+_OTHER = f"A part of the loss. {_FALLS}."
+_MEANINGS = {
+    "loss": f"What training makes small. {_FALLS}.",
+    "alignment": "How far landmarks end up from where they should go when the picture is turned and bent (squared "
+    f"pixels). {_FALLS}.",
+    "appearance": "How much two pictures differ in colour where the landmarks say that the same point is seen. "
+    f"{_FALLS}.",
+    "inside": "Which share of a picture is still in view after the motion that was fitted. Up is good: in a healthy "
+    "run it stays near 1.",
+    "diversity": "How much landmarks crowd on the same places. Down is good: in a healthy run it falls early and "
+    "stays low.",
+    "alignment_share": "How far off landmarks are, compared with landmarks that ignore the picture and stand still "
+    "(1). Down is good: in a healthy run it begins far above what is drawn and ends well below the dashed line at "
+    f"{STANDING_STILL:g}.",
+    "regression": f"How far the landmarks found are from the labels, on the images learned from. {_FALLS}.",
+    "cross_entropy": f"How sure and right the parts found are, on the images learned from; 0 is perfect. {_FALLS}.",
+    "pairs_per_second": "How fast training went. It says nothing of what was learned: dips mean that the computer was "
+    "busy with something else.",
+    "lr": "How large the steps of training were. The recipe decides it, and neither up nor down is good.",
+}
+
+
+def _meanings_of(config: RunConfig) -> dict[str, str]:
+    """Those that depend on the run."""
+    if config.method == "sparse":
+        return {
+            "loss": "What training makes small: landmarks off their place and landmarks that share a place, together. "
+            "Down is good, but a low loss alone is no proof: landmarks that all stand still have one too.",
+            "distinct_landmarks": "How many landmarks sit on a place of their own. Up is good: in a healthy run it "
+            f"reaches the dashed line, all {config.network.channels}, and stays there.",
+        }
+    if config.is_supervised:
+        return {}
+    power = config.objective.power
+    chance = chance_matching(config.pairs.crop_size(config.frame.size), power)
+    unit = "in pixels" if power == 1 else f"as pixels to the power of {power:g}"
+    return {
+        "matching": "How far from its true place a point of a picture is found in a turned and bent copy, on average "
+        f"({unit}). {_FALLS}; a network that guesses stays at {chance:.2g}."
+    }

@@ -18,6 +18,7 @@ from equimark.report.findings import (
     supervised_section,
 )
 from equimark.report.log import curves_section, describe, numbers_section
+from equimark.report.verdict import verdict_section
 
 
 def write_run_report(run: Path, images: PackedImages | None, *, seed: int = 0) -> Path:
@@ -41,6 +42,7 @@ def write_run_report(run: Path, images: PackedImages | None, *, seed: int = 0) -
             f"pack them with --size {model.frame.size}, or give the images themselves"
         )
     page = Page(f"What {run.resolve().name} learned", describe(kept))
+    verdict_section(page, kept.config, entries)
     numbers_section(page, kept, entries)
     curves_section(page, kept.config, entries)
     if images is None:
