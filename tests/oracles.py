@@ -6,6 +6,7 @@ Positions are (x, y); maps (h, w). In the 2017 formulas x' = x o g, so u = g(v):
 """
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -137,8 +138,13 @@ def map_alignment(p_source: Tensor, p_target: Tensor, g: Tensor) -> Tensor:
     return total / landmarks
 
 
-def overlap_diversity(p: Tensor, *, itself: bool = True) -> Tensor:
-    """2017, eq. 7: 1/K^2 sum_r sum_r' sum_u p(u | x, r) p(u | x, r') of maps (K, h, w), with or without r' = r."""
+def overlap_diversity(p: Tensor, m: int = 1, *, itself: bool = True) -> Tensor:
+    """2017, eq. 7: 1/K^2 sum_r sum_r' sum_u p(u | x, r) p(u | x, r') of maps (K, h, w), with or without r' = r.
+
+    u are blocks of m x m cells.
+    """
+    rows, columns = range(0, p.shape[1], m), range(0, p.shape[2], m)
+    p = torch.stack([torch.stack([p[:, y : y + m, x : x + m].sum((1, 2)) for x in columns], 1) for y in rows], 1)
     total = p.new_zeros(())
     for r in range(len(p)):
         for other in range(len(p)):
@@ -190,7 +196,8 @@ def sparse_terms(
             landmarks = torch.stack([soft_argmax(p) for p in p_target])
             aligned.append(landmark_alignment(landmarks, moved) * stride**2)
         for p in (p_source, p_target):
-            similar.append(pooled_diversity(p, window) if diversity == "pooled" else overlap_diversity(p, itself=False))
+            form = pooled_diversity if diversity == "pooled" else partial(overlap_diversity, itself=False)
+            similar.append(form(p, window))
     terms = {"alignment": torch.stack(aligned).mean(), "diversity": torch.stack(similar).sum() / len(source_scores)}
     crop = stride * source_scores.shape[-1]
     summed = terms["alignment"] * source_scores.shape[1] * (80 / crop) ** 2

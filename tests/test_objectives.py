@@ -56,12 +56,17 @@ def test_sparse_terms_equal_the_literal_sums(landmarks, window, term):
 
 
 @pytest.mark.parametrize(
-    ("alignment", "diversity", "outside"),
-    [("maps", "overlap", 0.0), ("landmarks", "pooled", 0.0), ("landmarks", "overlap", 30.0)],
+    ("alignment", "diversity", "window", "outside"),
+    [
+        ("maps", "overlap", 1, 0.0),
+        ("maps", "overlap", 2, 0.0),
+        ("landmarks", "pooled", 1, 0.0),
+        ("landmarks", "overlap", 3, 30.0),
+    ],
 )
-def test_other_forms_equal_the_literal_sums(alignment, diversity, outside):
+def test_other_forms_equal_the_literal_sums(alignment, diversity, window, outside):
     source, target, truth = maps()
-    constants = {"stride": 2, "gamma": 70.0, "window": 1, "alignment": alignment, "diversity": diversity}
+    constants = {"stride": 2, "gamma": 70.0, "window": window, "alignment": alignment, "diversity": diversity}
     got = objectives.sparse_equivariance(source, target, truth + outside, **constants)
     wanted = oracles.sparse_terms(source, target, truth + outside, **constants)
     assert set(got) == set(wanted)
@@ -192,11 +197,12 @@ def test_diversity_of_known_maps():
 
 
 @pytest.mark.parametrize("form", ["pooled", "overlap"])
-def test_gamma_is_what_two_landmarks_at_one_place_cost(form):
-    at = ([(2, 1), (2, 1), (0, 3), (4, 0)], [(3, 2), (3, 2), (0, 0), (4, 3)])
+@pytest.mark.parametrize("window", [1, 2])
+def test_gamma_is_what_two_landmarks_at_one_place_cost(form, window):
+    at = ([(2, 1), (2, 1), (0, 3), (4, 0)], [(3, 2), (3, 2), (0, 0), (4, 0)])
     scores = [torch.where(delta(*cells) > 0, 100.0, 0.0) for cells in at]  # one pair in each view
     still = torch.zeros(1, H, W, 2, dtype=torch.float64)
-    shares = {"gamma": 7.0, "window": 1, "diversity": form}
+    shares = {"gamma": 7.0, "window": window, "diversity": form}
     terms = objectives.sparse_equivariance(*scores, still, **shares)
     without = objectives.sparse_equivariance(*scores, still, **(shares | {"gamma": 0.0}))
     assert float(terms["total"] - without["total"]) == pytest.approx(2 * 7.0)

@@ -72,10 +72,10 @@ class ObjectiveSpec:
             the objective does not depend on their number, or from what the same ``process`` sees of it, so that they
             need not send each other their descriptors.
         alignment: of sparse landmarks, by their heat ``maps`` (2017, eq. 6) or as ``landmarks`` (eq. 5).
-        diversity: of sparse landmarks, ``pooled`` (eq. 8 after sum pooling) or ``overlap`` (eq. 7).
+        diversity: of sparse landmarks, ``pooled`` (eq. 8) or ``overlap`` (eq. 7), both after sum pooling.
         gamma: weight of the diversity, about what two landmarks at one place cost, on the alignment summed over
             landmarks in squared pixels of an 80 px crop.
-        window: side of the sum pooling before the diversity, in cells; 1 is eq. 8 itself.
+        window: side of the sum pooling before the diversity, in cells; 1 is eq. 8 or 7 itself.
         appearance_weight: of pairs whose motion is unknown: squared pixels of misalignment, in an 80 px crop, for
             which an appearance error of 1 stands.
     """

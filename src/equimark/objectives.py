@@ -51,10 +51,10 @@ def sparse_equivariance(
         target_from_source: (B, h, w, 2) in cells.
         stride: input pixels per cell.
         gamma: weight of the diversity terms.
-        window: side of the sum pooling before the pooled diversity, in cells; 1 is eq. 8.
+        window: side of the sum pooling before the diversity, in cells; 1 is eq. 8, or eq. 7, as printed.
         alignment: of the heat ``maps`` (eq. 6), which also draws each map together, or of their means alone, the
             ``landmarks`` (eq. 5).
-        diversity: ``pooled`` (eq. 8 and after), or the ``overlap`` of pairs (eq. 7).
+        diversity: ``pooled`` (eq. 8 and after), or the ``overlap`` of pairs (eq. 7, pooled likewise).
 
     Returns:
         ``alignment`` (mean over landmarks, squared input pixels), ``diversity`` (sum of both images', each
@@ -113,21 +113,24 @@ def _with_square(points: Tensor) -> Tensor:
 def _diversity(source: Tensor, target: Tensor, form: Diversity, window: int) -> Tensor:
     """The sum of both images' diversity terms, of heat maps (B, K, h, w)."""
     if form == "overlap":
-        return overlap_diversity(source) + overlap_diversity(target)
+        return overlap_diversity(source, window) + overlap_diversity(target, window)
     return pooled_diversity(source, window) + pooled_diversity(target, window)
 
 
-def overlap_diversity(heatmaps: Tensor, *, itself: bool = False) -> Tensor:
+def overlap_diversity(heatmaps: Tensor, window: int = 1, *, itself: bool = False) -> Tensor:
     """Eq. 7, ``1/K^2 sum_r sum_r' sum_u p(u | r) p(u | r')`` of ``heatmaps`` (B, K, h, w), mean over images.
+
+    With a ``window``, u are blocks, as in :func:`pooled_diversity`: maps overlap if they lie in the same ones.
 
     In linear time: a sum over pairs is the square of a sum. The printed sum includes r' = r, but those terms are
     never zero, while the paper has eq. 7 vanish for disjoint maps; they only reward maps for being blurred. They are
     left out, unless asked for by ``itself``. Without them, blurred maps overlap little: K uniform maps of N cells
     by (1 - 1/K) / N, K equal points by 1 - 1/K.
     """
-    pairs = heatmaps.sum(1).square()
+    blocks = _in_blocks(heatmaps, window)
+    pairs = blocks.sum(1).square()
     if not itself:
-        pairs = pairs - heatmaps.square().sum(1)
+        pairs = pairs - blocks.square().sum(1)
     return pairs.sum((-2, -1)).mean() / heatmaps.shape[1] ** 2
 
 
@@ -137,8 +140,11 @@ def pooled_diversity(heatmaps: Tensor, window: int) -> Tensor:
     The m x m blocks do not overlap. Those at the right and lower border are cut short where the map ends: dropping
     them would count a landmark there as one that overlaps with all others. A window of 1 gives eq. 8.
     """
-    pooled = F.avg_pool2d(heatmaps, window, ceil_mode=True, divisor_override=1)
-    return heatmaps.shape[1] - pooled.amax(1).sum((-2, -1)).mean()
+    return heatmaps.shape[1] - _in_blocks(heatmaps, window).amax(1).sum((-2, -1)).mean()
+
+
+def _in_blocks(heatmaps: Tensor, window: int) -> Tensor:
+    return F.avg_pool2d(heatmaps, window, ceil_mode=True, divisor_override=1)
 
 
 def unknown_warp(
