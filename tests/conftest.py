@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from equimark.cli import main
 from equimark.geometry import Frame
@@ -22,6 +23,9 @@ from equimark.synthetic import Portraits, portraits, write, write_parts
 torch.set_flush_denormal(True)
 torch.ones(1_000_000).exp()
 torch.set_flush_denormal(False)
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no fault
+settings.load_profile("untimed")
 
 # A run of seconds: frames of 40 px, views of 28 px, feature maps of 14 x 14.
 TINY: dict[str, Any] = {

@@ -238,7 +238,7 @@ def test_headers_of_what_is_no_image(tmp_path: Path) -> None:
     assert layout(tmp_path).header(tmp_path / "b.png") == Header((8, 9))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 8), arrays(np.float64, (3, 2), elements=st.floats(-100, 100)))
 def test_turning_keeps_distances(orientation: int, points: np.ndarray) -> None:
     turned = Header((30, 40), orientation).turn(points)

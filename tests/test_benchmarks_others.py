@@ -223,8 +223,16 @@ def test_roboarm(tmp_path: Path) -> None:
     flow = train.flow(3)
     assert flow is not None
     np.testing.assert_allclose(flow, video.displacement(3, 4), atol=1e-4)
-    assert train.flow(9) is None and test.flow(0) is None
+    assert train.flow(9) is None
     assert train.framed(0, 30).placement.box == (0, 0, 30, 30)
+
+
+def test_neighbours_of_the_roboarm_test_show_unrelated_poses(tmp_path: Path) -> None:
+    layouts.roboarm(tmp_path, 50)
+    test = load("roboarm", tmp_path).split("test")
+    assert [int(name[:6]) for name in test.images.names] == [45, 48, 46, 49, 47]
+    assert test.table is not None
+    np.testing.assert_allclose(test.table.points, arm(50, size=30, speed=20).landmarks[[45, 48, 46, 49, 47]], atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -284,7 +284,7 @@ configs = st.builds(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(configs)
 def test_any_config_survives_yaml(config: RunConfig) -> None:
     written = yaml.safe_dump(to_mapping(config))

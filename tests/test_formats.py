@@ -99,7 +99,7 @@ def tables(draw: st.DrawFn, format: str) -> LandmarkTable:
 
 @pytest.mark.parametrize("format", [name for name in FORMATS if name != "csv"])  # which has a file of its own
 def test_round_trip(format: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-    @settings(max_examples=8 if format == "deeplabcut-h5" else 30, deadline=None)
+    @settings(max_examples=8 if format == "deeplabcut-h5" else 30)
     @given(table=tables(format))
     def there_and_back(table: LandmarkTable) -> None:
         folder = tmp_path_factory.mktemp("trip")

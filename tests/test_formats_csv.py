@@ -144,7 +144,7 @@ def tables(draw: st.DrawFn) -> LandmarkTable:
     )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(table=tables())
 def test_round_trip(tmp_path, table):
     write(table, tmp_path / "t.csv")

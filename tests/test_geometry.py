@@ -15,14 +15,14 @@ points = st.lists(st.tuples(coordinate, coordinate), min_size=1, max_size=4).map
 
 
 @given(points, sizes)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_normalise_and_denormalise_are_inverse(p, size):
     torch.testing.assert_close(geometry.denormalise(geometry.normalise(p, size), size), p, rtol=1e-12, atol=1e-10)
     torch.testing.assert_close(geometry.normalise(geometry.denormalise(p, size), size), p, rtol=1e-12, atol=1e-10)
 
 
 @given(sizes)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_pixel_centres_of_the_corners_are_plus_minus_one(size):
     corners = torch.tensor([[0, 0], [size[1] - 1, size[0] - 1]], dtype=torch.float64)
     torch.testing.assert_close(geometry.normalise(corners, size), torch.tensor([[-1.0, -1], [1, 1]]).double())
@@ -35,7 +35,7 @@ def test_one_pixel_has_no_normalised_coordinates(size):
 
 
 @given(points, st.integers(1, 8), st.floats(-4, 4))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_cells_are_invertible(p, stride, offset):
     cells = Cells(stride, offset)
     torch.testing.assert_close(cells.to_cells(cells.to_pixels(p)), p, rtol=1e-12, atol=1e-9)
@@ -52,14 +52,14 @@ boxes = st.tuples(st.floats(-300, 300), st.floats(-300, 300), st.floats(1, 500),
 
 
 @given(boxes, st.integers(8, 300), points)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_placement_is_invertible(box, size, p):
     placement = Placement(box, size)
     np.testing.assert_allclose(placement.to_image(placement.to_frame(p.numpy())), p.numpy(), rtol=1e-9, atol=1e-6)
 
 
 @given(boxes, st.integers(8, 300))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_placement_maps_borders_to_borders(box, size):
     corners = np.array([[box[0], box[1]], [box[2], box[3]]]) - 0.5
     wanted = [[-0.5, -0.5], [size - 0.5, size - 0.5]]
@@ -80,7 +80,7 @@ def test_samples_at_pixel_centres_are_the_pixels():
 
 
 @given(st.floats(0, 10), st.floats(0, 6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_samples_of_a_ramp_are_their_position(x, y):
     ramp = geometry.pixel_grid((7, 11), dtype=torch.float64).movedim(-1, 0)[None]
     got = geometry.sample(ramp, torch.tensor([[[x, y]]], dtype=torch.float64))

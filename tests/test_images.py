@@ -336,7 +336,7 @@ def test_flat_colour_stays_flat():
     assert (framed == 77).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     height=st.integers(40, 150),
     width=st.integers(40, 150),

@@ -137,7 +137,7 @@ def test_area_under_the_cumulative_errors() -> None:
     assert auc(np.zeros((2, 2)), 0.1) == 1
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.floats(0, 0.3), min_size=1, max_size=20))
 def test_the_area_is_that_of_the_steps(errors: list[float]) -> None:
     thresholds = (np.arange(3000) + 0.5) / 3000 * 0.1
@@ -165,7 +165,7 @@ def test_who_is_always_sure_and_half_the_time_right() -> None:
     assert reliability(np.full(8, 0.5), np.arange(8) % 2 == 0).calibration_error == 0
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=40), st.integers(1, 12))
 def test_every_prediction_is_in_one_bin(pairs: list[tuple[float, bool]], bins: int) -> None:
     confidence, correct = np.array([c for c, _ in pairs]), np.array([right for _, right in pairs])

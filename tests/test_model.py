@@ -47,6 +47,12 @@ def test_images_of_any_size_are_described(dve_model: LandmarkModel, shape: tuple
     np.testing.assert_allclose(np.linalg.norm(described, axis=0), 10, rtol=1e-4)
 
 
+def test_frames_in_other_units_are_refused(dve_model: LandmarkModel, faces: Portraits) -> None:
+    frames, _ = dve_model.frames_of(faces.images[:1])
+    with pytest.raises(ModelError, match=r"frames are uint8, from 0 to 255, got torch\.float32"):
+        dve_model.features(frames.float() / 255)
+
+
 def test_points_of_an_image_are_found_on_itself(dve_model: LandmarkModel, faces: Portraits) -> None:
     errors = []
     for image, points in zip(faces.images[:6], faces.landmarks5[:6], strict=True):

@@ -221,6 +221,22 @@ def test_only_overlap_moves_a_landmark_that_stands_behind_another():
     assert pull(objectives.overlap_diversity) > 0.1
 
 
+@pytest.mark.parametrize(("what", "message"), [("alignment", "maps or landmarks"), ("diversity", "pooled or overlap")])
+def test_forms_that_do_not_exist(what, message):
+    source, target, truth = maps()
+    with pytest.raises(ValueError, match=f"{what} must be {message}, got 'largest'"):
+        objectives.sparse_equivariance(source, target, truth, **{what: "largest"})
+
+
+def test_exchange_keeps_its_precision_within_autocast():
+    generator = torch.Generator().manual_seed(0)
+    source, pool = 20 * torch.randn(2, 6, 8, generator=generator), 20 * torch.randn(2, 8, 3, 2, generator=generator)
+    others = objectives.next_in_batch(2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = objectives.exchange(source, pool, others)
+    torch.testing.assert_close(got, objectives.exchange(source, pool, others))
+
+
 def test_sparse_matches_under_the_true_warp():
     """The direction of the correspondence: a landmark at source cell s is right at target cell g(s)."""
     truth = identity_truth(1) + torch.tensor([2.0, 1.0], dtype=torch.float64)

@@ -138,7 +138,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.lists(st.integers(0, 6), max_size=4))
 def test_a_killed_writer_makes_the_same_files_in_the_end(
     whole: Path, tmp_path_factory: pytest.TempPathFactory, kills: list[int]
@@ -348,7 +348,6 @@ def test_pyarrow_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 # ---- order and memory ---------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=30), st.integers(1, 9), st.integers(0, 3))
 def test_an_epoch_holds_everything_once_a_few_shards_at_a_time(sizes: list[int], batch: int, seed: int) -> None:
     lies_in = np.repeat(np.arange(len(sizes)), sizes)

@@ -122,7 +122,6 @@ def symmetries(draw: st.DrawFn) -> Symmetry:
     return Symmetry.of_pairs(pairs, [str(k) for k in range(len(order))])
 
 
-@settings(deadline=None)
 @given(symmetries(), st.integers(1, 300), st.integers(0, 99))
 def test_mirrored_twice_is_as_before(symmetry: Symmetry, width: int, seed: int) -> None:
     points = np.random.default_rng(seed).integers(-50, 350, (3, len(symmetry.partner), 2)) / 4
@@ -161,7 +160,7 @@ def test_exchanged_pairs_are_noticed(labels: np.ndarray, count: int) -> None:
         assert find_swaps(exchanged(some, row, (0, 1), (3, 4)), FACE) == [Swap(row, ((0, 1), (3, 4)), True)]
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.floats(0, 6.28), st.floats(0.2, 5), st.integers(0, 19))
 def test_turned_and_scaled_images_are_no_exception(labels: np.ndarray, angle: float, scale: float, row: int) -> None:
     points = labels[:20].copy()

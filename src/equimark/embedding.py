@@ -68,7 +68,7 @@ class Embedding:
         cropped: the part within is therefore looked at by itself, as in training, and what lies beyond is
         taken from a look at the whole. On faces this lowers the error of 20-label landmarks by a quarter.
         """
-        images = frames.to(self.device).float() / 255
+        images = _in_unit(frames.to(self.device))
         return look_twice(self.features_of, images, self.config.pairs.margin, self.network.cells.stride)
 
     @torch.inference_mode()
@@ -85,7 +85,7 @@ class Embedding:
         """
         margin, size = self.config.pairs.margin, self.frame.size
         inner = slice(margin, size - margin)
-        return self.landmarks_of_views(frames[..., inner, inner].float() / 255)
+        return self.landmarks_of_views(_in_unit(frames[..., inner, inner]))
 
     def landmarks_of_views(self, views: Tensor) -> Located:
         """As :meth:`landmarks_of`, in what the margin leaves of frames: ``views`` (B, 3, s, s) in [0, 1]."""
@@ -147,6 +147,13 @@ def choose_device(name: str) -> torch.device:
 def batches(count: int, size: int = 32) -> Iterator[slice]:
     """Slices of ``size`` that cover ``count`` things."""
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def _in_unit(frames: Tensor) -> Tensor:
+    """Frames (B, 3, S, S) uint8 as floating-point numbers in [0, 1]."""
+    if frames.dtype != torch.uint8:
+        raise ModelError(f"frames are uint8, from 0 to 255, got {frames.dtype}; features_of takes views in [0, 1]")
+    return frames.float() / 255
 
 
 def _check_image(image: Image) -> Image:

@@ -6,7 +6,7 @@ in target cells. Distances are reported in input pixels: ``stride`` is the numbe
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -40,10 +40,11 @@ def sparse_equivariance(
 ) -> Terms:
     """K landmarks from equivariance (2017, eq. 9): alignment (eq. 6 or 5) and diversity (pooled eq. 8, or eq. 7).
 
-    The paper's gamma = 500 acts on the alignment *summed* over landmarks in squared pixels of an *80 px* crop,
-    the paper's; alignments in crops of other sizes are brought to that size. With the alignment on a smaller
-    scale the landmarks spread and then stand still in the frame; on a larger one they collapse onto each other.
-    The overlap is summed over pairs of landmarks likewise, so that gamma is what two landmarks at one place cost.
+    Gamma = 500 acts on the alignment *summed* over landmarks in squared pixels of an *80 px* crop, the paper's;
+    alignments in crops of other sizes are brought to that size. The paper prints a mean over landmarks, and no unit:
+    this is the scale on which its 500 was found to work. With the alignment on a smaller scale the landmarks spread
+    and then stand still in the frame; on a larger one they collapse onto each other.
+    The overlap is summed over pairs of landmarks likewise, so that gamma is what two landmarks in one block cost.
 
     Args:
         source_scores: score maps (B, K, h, w).
@@ -59,7 +60,12 @@ def sparse_equivariance(
     Returns:
         ``alignment`` (mean over landmarks, squared input pixels), ``diversity`` (sum of both images', each
         between 0 and K - 1 if pooled, between 0 and 1 - 1/K if overlap), ``total``.
+
+    Raises:
+        ValueError: for another ``alignment`` or ``diversity``.
     """
+    _check_form("alignment", alignment, get_args(Alignment))
+    _check_form("diversity", diversity, get_args(Diversity))
     source, target = geometry.spatial_softmax(source_scores), geometry.spatial_softmax(target_scores)
     align = map_alignment if alignment == "maps" else landmark_alignment
     misaligned = align(source, target, target_from_source) * stride**2
@@ -69,6 +75,11 @@ def sparse_equivariance(
     pairs = landmarks**2 / 2 if diversity == "overlap" else 1
     total = misaligned * (landmarks * to_reference) + similar * (pairs * gamma)
     return {"alignment": misaligned, "diversity": similar, "total": total}
+
+
+def _check_form(what: str, form: str, known: tuple[str, ...]) -> None:
+    if form not in known:
+        raise ValueError(f"{what} must be {' or '.join(known)}, got {form!r}")
 
 
 def landmark_alignment(source: Tensor, target: Tensor, target_from_source: Tensor) -> Tensor:
@@ -284,7 +295,8 @@ def exchange(source: Tensor, pool: Tensor, auxiliaries: Tensor) -> Tensor:
     padding = (0, -channels % 8)  # with zeros, which change nothing: fused kernels of GPUs take multiples of 8 alone
     queries = F.pad(source, padding)[:, None]
     keys = F.pad(pool.flatten(2).mT[auxiliaries].flatten(1, 2), padding)[:, None]  # (B, 1, A * h * w, C)
-    rebuilt: Tensor = F.scaled_dot_product_attention(queries, keys, keys, scale=1.0)
+    with torch.autocast(source.device.type, enabled=False):  # half precision would move long vectors by their length
+        rebuilt: Tensor = F.scaled_dot_product_attention(queries, keys, keys, scale=1.0)
     return rebuilt[:, 0, :, :channels]
 
 
@@ -321,7 +333,8 @@ def sparse_health(source_scores: Tensor, alignment: Tensor, target_from_source: 
         stride: input pixels per cell.
 
     Returns:
-        ``alignment_share`` (of :func:`standing_still`), ``distinct_landmarks``; both stay on the device.
+        ``alignment_share`` (of :func:`standing_still`), ``distinct_landmarks``; both stay on the device. The alignment
+        of heat maps (eq. 6) contains their widths: the share of wide maps, early in training, is well above 1.
     """
     landmarks = geometry.soft_argmax(geometry.spatial_softmax(source_scores))
     still = standing_still(landmarks, target_from_source, stride=stride)

@@ -6,7 +6,8 @@
     000000.png ... , 000000.flo ...      frames of 90 x 90 px; where each pixel lies in the next frame
     landmarks.csv                        the centres of the six segments
 
-The last tenth of the frames is ``test``. The last frame of each split has no flow: its next is not in the split.
+The last tenth of the frames is ``test``, in an order in which neighbours show unrelated poses, and without flow. The
+last frame of ``train`` has none either: its next is not in the split.
 Protocol crop: the whole frame.
 
 **folder** is any folder of images (or a .zip, or a list), all in ``all``; **landmarks** any landmark file with its
@@ -36,7 +37,7 @@ _BEYOND = 0.5
 
 
 def read_roboarm(root: Path) -> Benchmark:
-    """The drawn arm: ``train``, ``test``."""
+    """The drawn arm: ``train``, a film, and ``test``, frames in unrelated poses."""
     tree = "000000.png, 000000.flo and so on, and landmarks.csv"
     layout = Layout("roboarm", root, "equimark synthetic arm --count 24000 --speed 8 --out FOLDER", tree)
     table = _read_table(layout, layout.find(_TABLE))
@@ -47,15 +48,25 @@ def read_roboarm(root: Path) -> Benchmark:
     if absent := [name for name in frames[:-1] if name[:-4] + flows.SUFFIX not in has_flow]:
         raise layout.missing(str(root / absent[0][:-4]) + flows.SUFFIX)
     count = len(frames) - max(1, len(frames) // 10)
-    parts = {"train": range(count), "test": range(count, len(frames))}
     if not count:
         raise layout.error(f"{root} has a single frame; at least two are needed")
-    return layout.benchmark({what: _roboarm_split(layout, table.select(rows)) for what, rows in parts.items()})
+    return layout.benchmark({"train": _film(layout, table.select(range(count))), "test": _poses(layout, table, count)})
 
 
-def _roboarm_split(layout: Layout, table: LandmarkTable) -> Split:
-    split = _annotated(layout, layout.root, table, table.images, WHOLE)
+def _poses(layout: Layout, table: LandmarkTable, start: int) -> Split:
+    """Frames from ``start`` on, from both halves by turns, so that neighbours show unrelated poses: no film."""
+    halves = np.array_split(np.arange(start, len(table)), 2)
+    rows = np.argsort(np.concatenate([np.arange(len(half)) for half in halves]), kind="stable") + start
+    return _frames(layout, table.select(rows))
+
+
+def _frames(layout: Layout, table: LandmarkTable) -> Split:
     size = layout.header(layout.root / table.images[0]).shown
+    return replace(_annotated(layout, layout.root, table, table.images, WHOLE), size=size)
+
+
+def _film(layout: Layout, table: LandmarkTable) -> Split:
+    split = _frames(layout, table)
 
     def read_flow(row: int) -> Flow | None:
         if row == len(table) - 1:
@@ -65,11 +76,11 @@ def _roboarm_split(layout: Layout, table: LandmarkTable) -> Split:
             flow = flows.read(path.read_bytes())
         except (flows.FlowError, OSError) as error:
             raise layout.error(f"{path}: {error}") from None
-        if flow.shape[:2] != size:
-            raise layout.error(f"{path} has {flow.shape[1::-1]} pixels, its frame {size[::-1]}")
+        if split.size is not None and flow.shape[:2] != split.size:
+            raise layout.error(f"{path} has {flow.shape[1::-1]} pixels, its frame {split.size[::-1]}")
         return flow
 
-    return replace(split, size=size, read_flow=read_flow)
+    return replace(split, read_flow=read_flow)
 
 
 def read_folder(root: Path) -> Benchmark:
