@@ -104,7 +104,7 @@ def test_ridge_agrees_with_ridge_and_chooses_on_unseen_images() -> None:
 
 def test_noise_is_not_corrected() -> None:
     generator = np.random.default_rng(0)
-    weights, offset, unseen = prototypes._fit_ridge(generator.normal(size=(12, 50)), generator.normal(size=(12, 4)))
+    weights, offset, unseen = prototypes._fit_ridge(generator.normal(size=(24, 50)), generator.normal(size=(24, 4)))
     assert not weights.any()
     assert not offset.any()
     assert not unseen.any()
@@ -112,10 +112,10 @@ def test_noise_is_not_corrected() -> None:
 
 def test_too_few_images_are_not_corrected() -> None:
     generator = np.random.default_rng(0)
-    inputs = generator.normal(size=(9, 50))
+    inputs = generator.normal(size=(16, 50))
     errors = inputs[:, :1] @ np.full((1, 4), 3.0) + 2
     assert prototypes._fit_ridge(inputs, errors)[0].any()
-    assert not prototypes._fit_ridge(inputs[:7], errors[:7])[0].any()
+    assert not prototypes._fit_ridge(inputs[:15], errors[:15])[0].any()
 
 
 def test_confidence_tells_right_from_wrong() -> None:

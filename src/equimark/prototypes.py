@@ -22,6 +22,7 @@ SHARPNESS = 0.2  # of score maps: the log-ratio of two Gaussians is far too sure
 NOISES = (0.75, 0.25, 1.5)  # cells, of the search: the first is for a single label
 FOLDS = 8  # of the labelled images, to see how wrong we are on images that we have not learned from
 STAGES = 2  # of correction
+ENOUGH = 16  # labelled images, to learn corrections from
 PENALTIES = tuple(10.0 ** (e / 2) for e in range(-8, 9))  # relative to the mean squared length of an input
 PLACE = 2.0  # of a cell, and of being there at all, beside a descriptor of length 1: what corrections go by
 TOLERANCE = 0.1  # of the longer side of the mean shape: a landmark within is right
@@ -47,7 +48,7 @@ class PrototypeRegressor:
        the templates have not seen.
     3. Ridge regressions, in stages, learn from the places found on those images, and from the descriptors there, how
        far off these are. Their penalty is the one that does best on images that they have not seen; there is no
-       correction if it does not help by more than a standard error, or with fewer than eight images.
+       correction if it does not help by more than a standard error, or with fewer than sixteen images.
     4. A logistic regression learns, on unseen images too, how likely a landmark is there and right to within a tenth of
        the shape's longer side: the confidence.
 
@@ -369,13 +370,14 @@ def _fit_ridge(inputs: _Numbers, errors: _Numbers, group: _Rows | None = None) -
     turned, scale, axes = np.linalg.svd(inputs, full_matrices=False)  # ridge is the same in any rotation
     turned *= scale
     unit = np.square(scale).sum() / len(inputs)
-    folds = _split(np.arange(len(inputs)) if group is None else group, 1)
+    group = np.arange(len(inputs)) if group is None else group
+    folds = _split(group, 1)
     ridges = [Ridge(alpha=each * unit, fit_intercept=False) for each in PENALTIES]
     answers = [cross_val_predict(ridge, turned, errors, cv=folds) for ridge in ridges]
     left = [_mean_lengths(errors - answer) for answer in answers]
     best = int(np.argmin([lengths.mean() for lengths in left]))
     gain = _mean_lengths(errors) - left[best]
-    if len(folds) < FOLDS or gain.mean() <= gain.std() / len(gain) ** 0.5:
+    if len(np.unique(group)) < ENOUGH or gain.mean() <= gain.std() / len(gain) ** 0.5:
         return np.zeros((inputs.shape[1] - 1, errors.shape[1])), np.zeros(errors.shape[1]), np.zeros_like(errors)
     weights = axes.T @ ridges[best].fit(turned, errors).coef_.T
     return weights[:-1], PLACE * weights[-1], answers[best]
