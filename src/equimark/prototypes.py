@@ -30,7 +30,7 @@ EVIDENCE = (0.25, 0.4)  # weights of both kinds of evidence, standardised: what 
 CERTAINTY = 20.0  # of these, as the inverse of their variance
 INDEPENDENT = 4  # landmarks of an image, at most, err or are right independently of each other
 ALIKE = 1.0  # of the root mean square distance from the centre: shapes whose landmarks differ less are alike
-_CELLS_SEEN = 5  # by a template
+_SHIFTS = ((0, 0), (-CONTEXT, 0), (CONTEXT, 0), (0, -CONTEXT), (0, CONTEXT))  # rows, columns: what a template sees
 _MOST_FOR_COVARIANCE = 200  # images
 _BATCH = 32
 
@@ -83,7 +83,7 @@ class PrototypeRegressor:
     belief: Tensor
 
     def __post_init__(self) -> None:
-        inputs = len(self.templates) * (self.templates.shape[1] // _CELLS_SEEN + 2)
+        inputs = _inputs(self.templates)
         if self.weights.shape[1] != inputs:
             raise ValueError(f"its corrections go by {self.weights.shape[1]} numbers, now by {inputs}: fit it anew")
 
@@ -173,8 +173,7 @@ class PrototypeRegressor:
         """
         templates, offset = whitening.discriminants(described, ~points.isnan().any(-1))
         prior = ShapePrior.fit(points, side)
-        count = len(templates)
-        inputs = count * (templates.shape[1] // _CELLS_SEEN + 2)
+        count, inputs = len(templates), _inputs(templates)
         return cls(
             templates=templates,
             offset=offset,
@@ -270,8 +269,7 @@ def _with_context(features: Tensor) -> Tensor:
     """Descriptors (B, 5 C, h, w) of each cell of ``features`` (B, C, h, w), and of four around it."""
     height, width = features.shape[-2:]
     padded = F.pad(features, (CONTEXT,) * 4, mode="replicate")
-    shifts = ((0, 0), (-CONTEXT, 0), (CONTEXT, 0), (0, -CONTEXT), (0, CONTEXT))
-    return torch.cat([padded[..., CONTEXT + y :, CONTEXT + x :][..., :height, :width] for y, x in shifts], 1)
+    return torch.cat([padded[..., CONTEXT + y :, CONTEXT + x :][..., :height, :width] for y, x in _SHIFTS], 1)
 
 
 def _describe(features: Tensor, points: Tensor) -> Tensor:
@@ -289,6 +287,11 @@ def _look(scores: Tensor, positions: Tensor) -> Tensor:
 def _see(features: Tensor, positions: Tensor) -> Tensor:
     """What corrections go by, (B, K (C + 2)): descriptors at ``positions`` (B, K, 2) in cells, and these themselves."""
     return torch.cat([describe_points(features, positions), PLACE * positions], -1).flatten(1)
+
+
+def _inputs(templates: Tensor) -> int:
+    """How many numbers K (C + 2) corrections go by, given templates (K, 5 C)."""
+    return len(templates) * (templates.shape[1] // len(_SHIFTS) + 2)
 
 
 def _log_odds(share: Tensor) -> Tensor:
@@ -366,19 +369,22 @@ def _fit_ridge(inputs: _Numbers, errors: _Numbers, group: _Rows | None = None) -
     from sklearn.linear_model import Ridge  # see _split
     from sklearn.model_selection import cross_val_predict
 
+    none = np.zeros((inputs.shape[1], errors.shape[1])), np.zeros(errors.shape[1]), np.zeros_like(errors)
+    group = np.arange(len(inputs)) if group is None else group
+    if len(np.unique(group)) < ENOUGH:
+        return none
     inputs = np.column_stack([inputs, np.full(len(inputs), PLACE)])
     turned, scale, axes = np.linalg.svd(inputs, full_matrices=False)  # ridge is the same in any rotation
     turned *= scale
     unit = np.square(scale).sum() / len(inputs)
-    group = np.arange(len(inputs)) if group is None else group
     folds = _split(group, 1)
     ridges = [Ridge(alpha=each * unit, fit_intercept=False) for each in PENALTIES]
     answers = [cross_val_predict(ridge, turned, errors, cv=folds) for ridge in ridges]
     left = [_mean_lengths(errors - answer) for answer in answers]
     best = int(np.argmin([lengths.mean() for lengths in left]))
     gain = _mean_lengths(errors) - left[best]
-    if len(np.unique(group)) < ENOUGH or gain.mean() <= gain.std() / len(gain) ** 0.5:
-        return np.zeros((inputs.shape[1] - 1, errors.shape[1])), np.zeros(errors.shape[1]), np.zeros_like(errors)
+    if gain.mean() <= gain.std() / len(gain) ** 0.5:
+        return none
     weights = axes.T @ ridges[best].fit(turned, errors).coef_.T
     return weights[:-1], PLACE * weights[-1], answers[best]
 

@@ -88,14 +88,12 @@ class Results:
         plain, columns = _texts(self.plain), [_texts(own) for own in self.entries.values()]
         title = f"{self.protocol}, run {self.run}, data {self.data}, images {self.images}, seed {self.seed}"
         if not columns:
-            return title, ["metric", "value"], [[self.in_words(name), text] for name, text in plain.items()]
-        rows = [[self.in_words(name), *(own[name] for own in columns)] for name in columns[0]]
-        rows += [
-            [self.in_words(name), *[""] * (len(columns) - 1), text]
-            for name, text in plain.items()
-            if name not in columns[0]
-        ]
-        return title, ["metric", *(name.replace("_", " ") for name in self.entries)], rows
+            header, cells = ["metric", "value"], {name: [text] for name, text in plain.items()}
+        else:
+            header = ["metric", *(name.replace("_", " ") for name in self.entries)]
+            cells = {name: [*[""] * (len(columns) - 1), text] for name, text in plain.items() if name not in columns[0]}
+            cells = {name: [own[name] for own in columns] for name in columns[0]} | cells
+        return title, header, [[self.in_words(name), *texts] for name, texts in cells.items()]
 
     def in_words(self, metric: str) -> str:
         """What a metric is, if its name alone says too little: an error in % of which length; else its name."""

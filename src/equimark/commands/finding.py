@@ -146,11 +146,11 @@ def run_match(arguments: Namespace) -> None:
 def run_fit(arguments: Namespace) -> None:
     """A head from few labels."""
     model = _load_model(arguments)
-    table, images = read_labels_to_fit(arguments.landmarks, arguments.images)
+    table, source = read_labels_to_fit(arguments.landmarks, arguments.images)
     if arguments.labels is not None:
         table = table.select(evaluation.draw_labels(np.all(table.visible, 1), arguments.labels, arguments.seed))
     symmetry = _symmetry_of(arguments.symmetric, table)
-    table, data = load_to_fit(table, images, model.frame)
+    table, data = load_to_fit(table, source, model.frame)
     spec = HeadSpec(symmetry, arguments.direction)
     head = fit_head(model, data.frames, data.points, table.names, spec, seed=arguments.seed)
     with keeping_earlier(*(arguments.out / name for name in HEAD_FILES)):
@@ -167,7 +167,7 @@ def run_fit(arguments: Namespace) -> None:
     if arguments.suggest:
         print(f"looking for the {arguments.suggest} images whose labels would help most", flush=True)
         quiet, count = arguments.quiet, arguments.suggest
-        for name in prediction.suggest_images(head, images, table.images, count, progress=not quiet):
+        for name in prediction.suggest_images(head, source.path, table.images, count, progress=not quiet):
             print(f"label next: {name}")
 
 

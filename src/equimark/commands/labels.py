@@ -31,26 +31,28 @@ def run_convert(arguments: Namespace) -> None:
     mention([f"{arguments.file}: {note}" for note in left_out] + [f"{arguments.out}: {note}" for note in not_held])
 
 
-def read_training_labels(path: Path, images: Path | None = None, *, partly: bool = False) -> LandmarkTable:
+def read_training_labels(path: Path, images: Path | None = None) -> LandmarkTable:
     """A landmark file; of one with splits, the part for training.
 
     Args:
         path: of the file.
         images: where the image files are.
-        partly: some of them may be missing.
 
     Raises:
         LandmarkError, ImageError: if it cannot be read, or does not fit the images.
     """
-    table = formats.read(path, images=images, partly=partly)
-    table = table.split("train") if table.splits and "train" in table.splits else table
+    table = _for_training(formats.read(path, images=images))
     if images is not None:
         formats.check_axes(path, table, images)
     return table
 
 
-def read_labels_to_fit(path: Path, images: Path | None) -> tuple[LandmarkTable, Path]:
-    """The labels for training whose images are there, and where these are; says which are missing.
+def _for_training(table: LandmarkTable) -> LandmarkTable:
+    return table.split("train") if table.splits and "train" in table.splits else table
+
+
+def read_labels_to_fit(path: Path, images: Path | None) -> tuple[LandmarkTable, ImageSource]:
+    """The labels for training whose images are there, and these; says which are missing.
 
     Args:
         path: of the landmark file.
@@ -61,28 +63,25 @@ def read_labels_to_fit(path: Path, images: Path | None) -> tuple[LandmarkTable, 
         ImageError: if there are no images at all.
     """
     where = images or (path if path.is_dir() else path.parent)
-    table = read_training_labels(path, images, partly=True)
-    names = open_images(where).names
-    there = have_images(table.images, names)
+    table, source = _for_training(formats.read(path, images=images, partly=True)), open_images(where)
+    there = have_images(table.images, source.names)
     if not there.any():
-        match_images(table, names)  # refuses the table, and says why
+        match_images(table, source.names)  # refuses the table, and says why
     if not there.all():
         missing = [name for name, is_there in zip(table.images, there.tolist(), strict=True) if not is_there]
         mention([f"{len(missing)} of {len(table)} images with landmarks are not in {where}, left out: {few(missing)}"])
         table = table.select(there)
-    if images is None:
-        formats.check_axes(path, table, where)
-    return table, where
+    formats.check_axes(path, table, where)
+    return table, source
 
 
-def load_to_fit(table: LandmarkTable, images: Path, frame: Frame) -> tuple[LandmarkTable, AnnotatedFrames]:
+def load_to_fit(table: LandmarkTable, source: ImageSource, frame: Frame) -> tuple[LandmarkTable, AnnotatedFrames]:
     """The labels whose images can be read, and both in a frame; says which cannot.
 
     Raises:
         LandmarkError: see :func:`equimark.evaluation.load_annotated`.
         ImageError: if none can be read.
     """
-    source = open_images(images)
     try:
         return table, load_annotated(table, source, frame)
     except ImageError:
