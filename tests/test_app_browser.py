@@ -247,6 +247,19 @@ def test_nothing_is_lost_when_the_server_is_killed(page: Any, server: Server) ->
     assert places[0] == pytest.approx([24, 26], abs=0.2) and places[1] == pytest.approx([10, 12], abs=0.2)
 
 
+def test_a_tab_chosen_before_the_program_has_answered(page: Any, server: Server) -> None:
+    held: list[Any] = []
+    page.route("**/api/state", lambda route: held.append(route))
+    page.goto("about:blank")
+    page.goto(server.address)
+    wait(page, "document.body !== null")  # lets the browser's messages in, too
+    assert len(held) == 1
+    page.click("#tab-label")
+    held[0].continue_()
+    wait_for_picture(page)
+    assert page.get_attribute("#tab-label", "aria-selected") == "true"
+
+
 def test_two_windows_do_not_overwrite_each_other(page: Any, server: Server) -> None:
     name_points(page, "nose")
     until(lambda: kept(server)["revision"] == 1)

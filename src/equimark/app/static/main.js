@@ -25,16 +25,16 @@ let timer;
 
 async function begin() {
   drawIcons(document);
+  for (const button of document.querySelectorAll("[role=tab]")) {
+    button.addEventListener("click", () => turnTo(button.dataset.tab));
+    button.addEventListener("keydown", tabKey);
+  }
   page.state = await get("/api/state");
   store.begin(page.state);
   $("#run-name").textContent = nameOf(page.state.images);
   $("#run-name").title = `images: ${page.state.images}\nrun: ${page.state.run} (${page.state.method})`;
   document.title = `${nameOf(page.state.images)} – Equimark`;
   for (const tab of Object.values(TABS)) tab.begin(page);
-  for (const button of document.querySelectorAll("[role=tab]")) {
-    button.addEventListener("click", () => open(button.dataset.tab));
-    button.addEventListener("keydown", tabKey);
-  }
   for (const button of document.querySelectorAll("[data-help]")) button.addEventListener("click", help);
   store.changes.addEventListener("saving", () => {
     renderStatus();
@@ -55,6 +55,12 @@ async function fromAddress() {
   const [tab, wanted] = location.hash.slice(1).split("/");
   const known = tab in TABS ? tab : "explore";
   if (known !== page.where() || wanted) await open(known, wanted || null);
+}
+
+/** Open a tab; as long as the program has not said what there is to show, only note it in the address. */
+function turnTo(tab) {
+  if (page.state) open(tab);
+  else history.replaceState(null, "", `#${tab}`);
 }
 
 let opened = null;
