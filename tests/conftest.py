@@ -105,6 +105,13 @@ def sparse_run(photo_pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Ru
 
 
 @pytest.fixture(scope="session")
+def joint_run(photo_pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Descriptors, and three landmarks beside them."""
+    settings = TINY | {"network.landmarks": 3, "steps": 12, "save_every": 12}
+    return train(photo_pack, tmp_path_factory.mktemp("runs") / "joint", method="dve", progress=False, **settings)
+
+
+@pytest.fixture(scope="session")
 def dve_model(dve_run: Run) -> LandmarkModel:
     return dve_run.model
 

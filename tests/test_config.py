@@ -202,6 +202,21 @@ def test_the_papers_constants() -> None:
     assert sparse.pairs.photometric == NO_CHANGE.__class__(0, 0, 0, 0, 0)
 
 
+def test_landmarks_beside_descriptors() -> None:
+    joint = make_config(load_recipe("joint-smallnet-64").settings)
+    assert (joint.landmarks, joint.has_descriptors) == (10, True)
+    assert str(joint.network) == "smallnet, 64 channels, 10 landmarks beside"
+    dve, sparse = (make_config(load_recipe(name).settings) for name in ("dve-smallnet-64", "sparse-30"))
+    assert (dve.landmarks, sparse.landmarks, sparse.has_descriptors) == (0, 30, False)
+    for wrong, message in (
+        ({"method": "sparse", "network.landmarks": 3}, "network.channels is the number of landmarks there"),
+        ({"network.landmarks": -1}, "must not be negative"),
+        ({"objective.landmark_weight": 0}, "network.landmarks: 0 does without"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            make_config(wrong)
+
+
 def test_recipe_file_with_a_base(tmp_path: Path) -> None:
     own = tmp_path / "birds.yaml"
     own.write_text(

@@ -52,6 +52,16 @@ def test_descriptors_that_are_alike_everywhere(method: str) -> None:
     assert diagnose(config, [entry(matching=0.4 * chance)]) == []
 
 
+def test_landmarks_beside_descriptors() -> None:
+    config = make_config({"method": "dve", "network.landmarks": 10})
+    good = {"distinct_landmarks": 10.0, "alignment_share": 0.3, "matching": 1.0}
+    assert diagnose(config, [entry(**good)]) == []
+    (few,) = diagnose(config, [entry(**good | {"distinct_landmarks": 3.0})])
+    assert "only 3 of 10 landmarks are distinct" in few and "ask for fewer with --network.landmarks" in few
+    (alike,) = diagnose(config, [entry(**good | {"matching": 99.0})])
+    assert "do not tell places apart" in alike
+
+
 def test_no_log() -> None:
     assert "no log" in diagnose(make_config({}), [])[0]
 

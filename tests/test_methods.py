@@ -15,7 +15,7 @@ from equimark.pairs import PairBatch, make_pairs
 from equimark.sampling import choose_auxiliaries, generator
 from equimark.training import fresh_network
 
-PAIRS, FRAME, MARGIN = 3, 24, 4
+PAIRS, FRAME, MARGIN, CHANNELS = 3, 24, 4, 6
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
 
 
@@ -50,13 +50,19 @@ CASES = {
         "objective.alignment": "landmarks",
         "objective.diversity": "overlap",
     },
-    "dense": {"recipe": "dense-smallnet-64", "network.channels": 6, "network.vector_length": 4},
-    "exchange": {"recipe": "dve-smallnet-64", "network.channels": 6, "network.vector_length": 4},
+    "dense": {"recipe": "dense-smallnet-64", "network.channels": CHANNELS, "network.vector_length": 4},
+    "exchange": {"recipe": "dve-smallnet-64", "network.channels": CHANNELS, "network.vector_length": 4},
     "exchange through all others": {
         "recipe": "dve-smallnet-64",
-        "network.channels": 6,
+        "network.channels": CHANNELS,
         "network.vector_length": 4,
         "objective.auxiliaries": "all",
+    },
+    "exchange, and landmarks beside": {
+        "recipe": "joint-smallnet-64",
+        "network.channels": CHANNELS,
+        "network.vector_length": 4,
+        "network.landmarks": 2,
     },
 }
 
@@ -85,23 +91,38 @@ def literal_total(network: Network, pairs: PairBatch, config: RunConfig) -> Tens
     source, target = network(torch.cat([pairs.source, pairs.target]).double()).chunk(2)
     size = (source.shape[-2], source.shape[-1])
     truth, spec = cells_correspondence(pairs, network.cells, size).double(), config.objective
-    stride = network.cells.stride
     if config.method == "sparse":
-        return oracles.sparse_terms(
-            source,
-            target,
-            truth,
-            stride=stride,
-            gamma=spec.gamma,
-            window=spec.window,
-            alignment=spec.alignment,
-            diversity=spec.diversity,
-        )["total"]
+        return literal_sparse(source, target, truth, config, network.cells.stride)
+    total = literal_matching(source[:, :CHANNELS], target[:, :CHANNELS], truth, pairs, config, network.cells.stride)
+    if config.network.landmarks:
+        scores = source[:, CHANNELS:], target[:, CHANNELS:]
+        total = total + spec.landmark_weight * literal_sparse(*scores, truth, config, network.cells.stride)
+    return total
+
+
+def literal_sparse(source: Tensor, target: Tensor, truth: Tensor, config: RunConfig, stride: int) -> Tensor:
+    spec = config.objective
+    return oracles.sparse_terms(
+        source,
+        target,
+        truth,
+        stride=stride,
+        gamma=spec.gamma,
+        window=spec.window,
+        alignment=spec.alignment,
+        diversity=spec.diversity,
+    )["total"]
+
+
+def literal_matching(
+    source: Tensor, target: Tensor, truth: Tensor, pairs: PairBatch, config: RunConfig, stride: int
+) -> Tensor:
+    power = config.objective.power
     if config.method == "dense":
-        return oracles.literal_dense_loss(source, target, truth, stride=stride, power=spec.power)
+        return oracles.literal_dense_loss(source, target, truth, stride=stride, power=power)
     assert pairs.auxiliaries is not None
     sets = pairs.auxiliaries if pairs.auxiliaries.ndim == 2 else pairs.auxiliaries[:, None]
-    return oracles.literal_dve_loss(source, target, source, truth, sets=sets, stride=stride, power=spec.power)
+    return oracles.literal_dve_loss(source, target, source, truth, sets=sets, stride=stride, power=power)
 
 
 def to_device(pairs: PairBatch, device: str) -> PairBatch:

@@ -416,3 +416,30 @@ def test_device() -> None:
 def test_batches() -> None:
     assert [range(10)[part] for part in batches(10, 4)] == [range(4), range(4, 8), range(8, 10)]
     assert list(batches(0)) == []
+
+
+# ---- landmarks beside descriptors -----------------------------------------------------------------------------
+
+
+def test_a_run_with_both_matches_and_detects(joint_run: Run, faces: Portraits) -> None:
+    model = joint_run.model
+    assert model.describe(faces.images[0]).shape == (8, 20, 20)
+    own = model.match(faces.images[0], [[24, 24]], faces.images[0])
+    assert np.linalg.norm(own.points - 24) < 6
+    frames, placements = model.frames_of(faces.images[:2])
+    maps = model.scores_of(frames[..., 6:-6, 6:-6].float() / 255)
+    assert maps.shape == (2, 3, 14, 14)
+    shares = maps.flatten(2).softmax(-1).view_as(maps)
+    across = (shares.sum(2) * torch.arange(14.0)).sum(-1)
+    down = (shares.sum(3) * torch.arange(14.0)).sum(-1)
+    in_frame = 2 * torch.stack([across, down], -1) + 0.5 + 6
+    expected = [place.to_image(points) for place, points in zip(placements, in_frame.double().numpy(), strict=True)]
+    for image, points in zip(faces.images[:2], expected, strict=True):
+        np.testing.assert_allclose(model.detect(image).points, points, atol=1e-3)
+    fitted = model.fit(list(faces.images[:3]), faces.landmarks5[:3])
+    assert fitted.predict(faces.images[:1]).shape == (1, 5, 2)
+
+
+def test_runs_without_landmarks_have_no_maps_of_them(dve_model: LandmarkModel) -> None:
+    with pytest.raises(ModelError, match="this dve run has learned no landmarks of its own"):
+        dve_model.scores_of(torch.zeros(1, 3, 28, 28))

@@ -133,6 +133,19 @@ def test_vector_length(name):
         assert raw(torch.rand(1, 3, 32, 32)).norm(dim=1).std() > 0
 
 
+@pytest.mark.parametrize("name", ["smallnet", "hourglass"])
+def test_landmarks_beside_the_features(name):
+    torch.manual_seed(0)
+    network = build_network(name, 4, vector_length=20.0, landmarks=3)
+    with torch.no_grad():
+        found = network(torch.rand(2, 3, 32, 32))
+    assert found.shape == (2, 7, 16, 16)
+    torch.testing.assert_close(found[:, :4].norm(dim=1), torch.full((2, 16, 16), 20.0))
+    assert found[:, 4:].min() >= 0 and found[:, 4:].std() > 0
+    alone, both = (sum(p.numel() for p in build_network(name, 4, landmarks=k).parameters()) for k in (0, 3))
+    assert both - alone == 3 * (256 + 1 + 2)  # a convolution of 1 x 1 and batch norm
+
+
 def test_input_is_normalised():
     network = SmallNet(2)
     network.body = nn.Identity()
@@ -308,6 +321,16 @@ def test_segmentation_starts_from_the_features_of_its_source(sparse):
             assert torch.equal(network.body[:layers](image), source.body[:layers](image))
     assert isinstance(network.body[-1], nn.Conv2d) and len(network.body) == FROZEN + 7
     assert (network.leak, network.padding) == (0.0 if sparse else 0.2, "reflect")
+
+
+def test_segmentation_starts_from_a_source_with_landmarks_beside_its_features():
+    torch.manual_seed(0)
+    source = SmallNet(4, landmarks=3).eval()
+    network = SegmentationNet.from_smallnet(source, 7, freeze=False).eval()
+    image = torch.randn(1, 3, 24, 24)
+    with torch.no_grad():
+        assert torch.equal(network.body[: FROZEN + 6](image), source.body[: FROZEN + 6](image))
+        assert network(image).shape == (1, 7, 24, 24)
 
 
 @pytest.mark.parametrize("freeze", [False, True])

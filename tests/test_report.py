@@ -95,6 +95,16 @@ def test_a_report_shows_everything_in_one_file(run, images):
     assert not list(run.rglob("*.tmp"))
 
 
+def test_a_report_of_landmarks_beside_descriptors(joint_run, packed):
+    page = parse(write_run_report(joint_run.folder, packed))
+    headings = page.words["h2"]
+    for wanted in ("The landmarks", "The descriptors"):
+        assert sum(wanted in heading for heading in headings) == 1
+    named = {p.stem for p in (joint_run.folder / "figures").iterdir()}
+    assert {"rotations", "landmarks", "descriptors", "matches", "heat", "worst"} <= named
+    assert any("8 channels, 3 landmarks beside" in text for text in page.words["td"])
+
+
 def test_a_report_without_images_says_how_to_give_them(run):
     page = parse(write_run_report(run, None))
     assert len(page.images) == 1

@@ -373,6 +373,11 @@ def test_latex_by_hand() -> None:
     assert len(lines) == 10 and lines[9].startswith("% 50 % & more: ")
 
 
+def test_landmarks_beside_descriptors_are_named() -> None:
+    rows = rows_of(joint=replace(FEW, trained=FEW.trained | {"landmarks": 10}))
+    assert "dve, smallnet with 64 channels and 10 landmarks beside, 1,500 steps" in tabulate(rows).latex()
+
+
 @given(TEXT, st.floats() | st.integers(-(2**40), 2**40), TEXT)
 def test_any_label_and_number_keep_the_form_of_a_table(label: str, value: float, name: str) -> None:
     rows = ((label, (Cell(value), None)), ("plain", (Cell(1.5, 0.5), Cell(2.0))))

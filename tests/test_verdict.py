@@ -93,6 +93,17 @@ def test_landmarks(distinct: float, share: float, said: str, follows: str, why: 
     assert moving[:2] == ("Do they follow the picture?", follows) and why in moving[2]
 
 
+def test_landmarks_beside_descriptors() -> None:
+    config = make_config({"method": "dve", "objective.power": 1.0, "network.landmarks": 10})
+    entries = log([0.2 * v for v in FALLING], alignment=9.0, distinct_landmarks=10.0, alignment_share=0.2)
+    assert [each[:2] for each in answer(config, entries)] == [
+        ("Trained enough?", "not yet"),  # by the matching, which falls
+        ("Are places told apart?", "yes"),
+        ("Landmarks distinct?", "10 of 10"),
+        ("Do they follow the picture?", "yes"),
+    ]
+
+
 def test_landmarks_whose_motion_is_not_known() -> None:
     entries = log(FALLING, "appearance", diversity=0.1, distinct_landmarks=10.0)
     assert [each[:2] for each in answer(SPARSE, entries)] == [

@@ -299,9 +299,9 @@ def _score(task: _Task, planned: Sequence[Draw], record: Record, scale: Scale) -
 
 
 def _score_discovered(task: _Task, scale: Scale, progress: bool) -> Entry:
-    """What a sparse run's own landmarks are worth; nothing for other runs."""
+    """What a run's own landmarks are worth; nothing for runs without."""
     model, train, test = task.model, task.train, task.test
-    if not model.is_sparse:
+    if not model.config.landmarks:
         return {}
     learned, unseen = (protocols.found_landmarks(model, data.frames, progress=progress) for data in (train, test))
     return protocols.score_discovery((learned, train.points), (unseen, test.points), scale, frame_side=model.frame.size)

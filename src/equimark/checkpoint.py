@@ -87,6 +87,7 @@ def build(config: RunConfig) -> Network:
         sparse=config.method == "sparse",
         padding=spec.padding,
         leak=spec.leak,
+        landmarks=spec.landmarks,
     )
 
 

@@ -40,6 +40,7 @@ class NetworkSpec:
             tell the network where the border is.
         leak: slope of SmallNet's ReLUs for negative values; if absent, that of the method's paper.
         freeze: keep the first three convolutions of a segmentation as they were in the run it starts from.
+        landmarks: a dense or DVE run learns so many sparse landmarks beside its descriptors.
     """
 
     name: Literal["smallnet", "smallnet-plus", "hourglass"] = "smallnet"
@@ -48,14 +49,21 @@ class NetworkSpec:
     padding: Literal["zeros", "reflect", "replicate"] = "zeros"
     leak: float | None = None
     freeze: bool = False
+    landmarks: int = 0
 
     def __post_init__(self) -> None:
         if self.channels < 1:
             raise ValueError(f"channels (descriptor length or number of landmarks) must be at least 1: {self.channels}")
+        if self.landmarks < 0:
+            raise ValueError(f"landmarks beside the descriptors must not be negative: {self.landmarks}")
         if self.padding != "zeros" and self.name != "smallnet":
             raise ValueError(f"{self.name} pads with zeros; padding: {self.padding} is for smallnet")
         if self.vector_length is not None and self.vector_length <= 0:
             raise ValueError(f"vector_length must be positive, or null for raw vectors: {self.vector_length}")
+
+    def __str__(self) -> str:
+        beside = f", {self.landmarks} landmarks beside" if self.landmarks else ""
+        return f"{self.name}, {self.channels} channels{beside}"
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,7 @@ class ObjectiveSpec:
         window: side of the sum pooling before the diversity, in cells; 1 is eq. 8 or 7 itself.
         appearance_weight: of pairs whose motion is unknown: squared pixels of misalignment, in an 80 px crop, for
             which an appearance error of 1 stands.
+        landmark_weight: of the objective of landmarks beside descriptors (``network.landmarks``), in that of these.
     """
 
     power: float = 0.5
@@ -90,10 +99,13 @@ class ObjectiveSpec:
     gamma: float = 500.0
     window: int = 5
     appearance_weight: float = 5e3
+    landmark_weight: float = 1e-3
 
     def __post_init__(self) -> None:
         if self.power <= 0 or self.gamma < 0 or self.window < 1:
             raise ValueError(f"power must be positive, gamma not negative and window at least 1: {self}")
+        if not self.landmark_weight > 0:
+            raise ValueError(f"landmark_weight must be positive; network.landmarks: 0 does without: {self}")
         if self.pool < 0 or (self.auxiliaries != "all" and self.auxiliaries < 1):
             raise ValueError(f"pool must not be negative and auxiliaries at least 1, or all: {self}")
 
@@ -190,6 +202,11 @@ class RunConfig:
             raise ValueError(f"method: {self.method} cannot use network.name: {self.network.name}")
         if self.pairs.motion == "unknown" and self.method != "sparse":
             raise ValueError("motion: unknown is fitted through sparse landmarks: method: sparse")
+        if self.network.landmarks and not self.has_descriptors:
+            raise ValueError(
+                f"network.landmarks are learned beside descriptors, by method: dve or dense, not {self.method}; "
+                "network.channels is the number of landmarks there"
+            )
 
     def _check_auxiliaries(self, parts: int = 1) -> None:
         wanted, pool, size = self.objective.auxiliaries, self.objective.pool // parts, self.batch_size // parts
@@ -223,6 +240,16 @@ class RunConfig:
                 self._check_auxiliaries(parts if self.objective.auxiliaries_from == "process" else self.accumulation)
             except ValueError as error:
                 raise ConfigError(str(error)) from None
+
+    @property
+    def landmarks(self) -> int:
+        """How many landmarks of its own, without labels, the run learns."""
+        return self.network.channels if self.method == "sparse" else self.network.landmarks
+
+    @property
+    def has_descriptors(self) -> bool:
+        """Whether the run learns to describe every place."""
+        return self.method in ("dense", "dve")
 
     @property
     def is_supervised(self) -> bool:

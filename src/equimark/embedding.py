@@ -49,7 +49,7 @@ class Embedding:
     @property
     def has_descriptors(self) -> bool:
         """Whether the run describes every place, so that points can be matched and landmarks be named."""
-        return self.config.method in ("dense", "dve")
+        return self.config.has_descriptors
 
     @property
     def frame(self) -> Frame:
@@ -73,12 +73,26 @@ class Embedding:
 
     @torch.inference_mode()
     def features_of(self, images: Tensor) -> Tensor:
-        """Network output (B, C, h, w) on the CPU for ``images`` (B, 3, H, W) in [0, 1], of any size."""
+        """Features (B, C, h, w) on the CPU for ``images`` (B, 3, H, W) in [0, 1], of any size."""
+        return self._answer(images)[:, : self.network.channels]
+
+    @torch.inference_mode()
+    def scores_of(self, images: Tensor) -> Tensor:
+        """Score maps (B, K, h, w) of the run's own landmarks, on the CPU, for ``images`` (B, 3, H, W) in [0, 1].
+
+        Raises:
+            ModelError: if it has none.
+        """
+        if not self.config.landmarks:
+            raise ModelError(f"this {self.config.method} run has learned no landmarks of its own")
+        return self._answer(images)[:, -self.config.landmarks :]
+
+    def _answer(self, images: Tensor) -> Tensor:
         out: Tensor = self.network(images.to(self.device))
         return out.float().cpu()
 
     def landmarks_of(self, frames: Tensor) -> Located:
-        """The K landmarks of a sparse or supervised run in ``frames`` (B, 3, S, S) uint8, in cells of the frames.
+        """The K landmarks that a run has of its own in ``frames`` (B, 3, S, S) uint8, in cells of the frames.
 
         They are looked for where the views of training lie, within the margin: a position is a mean over the
         whole map, and a run has not learned to score places beyond.
@@ -89,12 +103,11 @@ class Embedding:
 
     def landmarks_of_views(self, views: Tensor) -> Located:
         """As :meth:`landmarks_of`, in what the margin leaves of frames: ``views`` (B, 3, s, s) in [0, 1]."""
-        features = self.features_of(views)
-        if self.is_sparse:
-            found = detection.detect(features)
+        if self.config.method == "supervised":
+            pixels = geometry.denormalise(self.features_of(views), (views.shape[-2], views.shape[-1]))
+            found = Located(pixels, torch.ones(pixels.shape[:2]))
         else:
-            pixels = geometry.denormalise(features, (views.shape[-2], views.shape[-1]))
-            found = Located(pixels, torch.ones(features.shape[:2]))
+            found = detection.detect(self.scores_of(views))
         return Located(found.positions + self.config.pairs.margin / self.network.cells.stride, found.confidence)
 
     def need_descriptors(self) -> None:

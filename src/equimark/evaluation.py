@@ -289,12 +289,12 @@ def evaluate_sparse(model: LandmarkModel, frames: Tensor, *, seed: int = 0) -> S
     Raises:
         ModelError: for a run that has no landmarks of its own.
     """
-    if not model.is_sparse:
-        raise ModelError("only a sparse run has landmarks of its own")
+    if not model.config.landmarks:
+        raise ModelError("only a sparse run, or one with network.landmarks, has landmarks of its own")
     generator = torch.Generator().manual_seed(seed)
     views = draw_warps(model.config.pairs, len(frames), frames.shape[-1], generator=generator).views(frames / 255)
     cells = model.network.cells
-    source, target = model.features_of(torch.cat([views.source, views.target])).chunk(2)
+    source, target = model.scores_of(torch.cat([views.source, views.target])).chunk(2)
     at_cells = cells_correspondence(views, cells, (source.shape[-2], source.shape[-1]))
     alignment = objectives.sparse_equivariance(source, target, at_cells, stride=cells.stride)["alignment"]
     health = objectives.sparse_health(source, alignment, at_cells, stride=cells.stride)

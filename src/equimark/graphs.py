@@ -44,7 +44,8 @@ class Descriptors(_Graph):
 
     def forward(self, images: Tensor) -> Outputs:
         """Descriptors or scores, alone in a tuple."""
-        return (look_twice(self.network, images, self.margin, self.network.cells.stride),)
+        found = look_twice(self.network, images, self.margin, self.network.cells.stride)
+        return (found[:, : self.network.channels],)
 
 
 class Landmarks(_Graph):

@@ -24,10 +24,13 @@ def diagnose(config: RunConfig, log: Sequence[Mapping[str, Any]]) -> list[str]:
     """
     if not log:
         return ["there is no log of this run, so nothing can be said about how training went"]
-    if config.method == "sparse":
+    warnings = []
+    if config.landmarks:
         distinct, share = recent_mean(log, "distinct_landmarks"), recent_mean(log, "alignment_share")
-        return _diagnose_landmarks(config, distinct, share)
-    return [] if config.is_supervised else _diagnose_descriptors(config, recent_mean(log, "matching"))
+        warnings += _diagnose_landmarks(config, distinct, share)
+    if config.has_descriptors:
+        warnings += _diagnose_descriptors(config, recent_mean(log, "matching"))
+    return warnings
 
 
 def recent_mean(log: Sequence[Mapping[str, Any]], name: str) -> float:
@@ -37,13 +40,13 @@ def recent_mean(log: Sequence[Mapping[str, Any]], name: str) -> float:
 
 def _diagnose_landmarks(config: RunConfig, distinct: float, share: float) -> list[str]:
     warnings = []
-    wanted = config.network.channels
+    wanted = config.landmarks
     if distinct < wanted - 0.5:
         raised = f"raise --objective.gamma (now {config.objective.gamma:g})"
         way_out = raised if config.objective.diversity == "overlap" else "set --objective.diversity overlap"
         warnings.append(
             f"only {distinct:.0f} of {wanted} landmarks are distinct, the others coincide: train longer, {way_out} "
-            "or ask for fewer with --network.channels"
+            f"or ask for fewer with --network.{'landmarks' if config.has_descriptors else 'channels'}"
         )
     if share > STANDING_STILL:  # never where the motion is unknown, and so the share
         way_out = "" if config.network.padding == "reflect" else ", set --network.padding reflect"

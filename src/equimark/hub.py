@@ -141,7 +141,7 @@ def _training(kept: Checkpoint, losses: dict[str, float]) -> str:
     rows = {
         "images": f"{data.count} of `{data.source}` (fingerprint `{data.fingerprint}`)",
         "frame": frame,
-        "network": f"{config.network.name}, {config.network.channels} channels",
+        "network": str(config.network),
         "steps": f"{kept.step}, batches of {config.batch_size}, seed {config.seed}",
         "last losses": checkpoint.describe_terms(losses),
         "versions": ", ".join(f"{name} {version}" for name, version in kept.versions.items()),

@@ -39,13 +39,13 @@ def compute_terms(
     if config.pairs.motion == "unknown":
         return _unknown_terms(network, batch, config, cells, processes)
     if config.method == "sparse":
-        return _sparse_terms(network, batch, config, cells)
+        source, target = _features(network, batch.source, batch.target)
+        return _sparse_terms(source, target, cells_correspondence(batch, cells, _size(source)), config, cells)
     return _matching_terms(network, batch, config, cells, processes)
 
 
-def _sparse_terms(network: nn.Module, pairs: PairBatch, config: RunConfig, cells: Cells) -> Terms:
-    source, target = _features(network, pairs.source, pairs.target)
-    at_cells = cells_correspondence(pairs, cells, _size(source))
+def _sparse_terms(source: Tensor, target: Tensor, at_cells: Tensor, config: RunConfig, cells: Cells) -> Terms:
+    """Of score maps (B, K, h, w), and where the source's cells lie in the target (B, h, w, 2)."""
     spec = config.objective
     terms = objectives.sparse_equivariance(
         source,
@@ -86,11 +86,15 @@ def _unknown_terms(
 def _matching_terms(
     network: nn.Module, pairs: PairBatch, config: RunConfig, cells: Cells, processes: Processes
 ) -> Terms:
-    """Of descriptors; those of ``dve`` are exchanged with the pool, or with the sources where there is none."""
+    """Of descriptors; those of ``dve`` are exchanged with the pool, or with the sources where there is none.
+
+    Landmarks beside them, if any, have the terms of sparse ones, and add to the total by their weight.
+    """
     further = () if pairs.pool is None else (pairs.pool,)
-    source, target, *pool = _features(network, pairs.source, pairs.target, *further)
-    weights = _weights(pairs, config, cells, _size(source))
-    matched = (source, target, cells_correspondence(pairs, cells, _size(source)))
+    found = _features(network, pairs.source, pairs.target, *further)
+    source, target, *pool = (each[:, : config.network.channels] for each in found)
+    weights, at_cells = _weights(pairs, config, cells, _size(source)), cells_correspondence(pairs, cells, _size(source))
+    matched = (source, target, at_cells)
     settings: dict[str, Any] = {"stride": cells.stride, "power": config.objective.power, "weights": weights}
     if config.method == "dense":
         terms = objectives.dense_equivariance(*matched, **settings)
@@ -100,7 +104,12 @@ def _matching_terms(
         if config.objective.auxiliaries_from == "batch":
             others = processes.gather(others)
         terms = objectives.descriptor_exchange(*matched, others, pairs.auxiliaries, **settings)
-    return _shared(terms, weights, processes)
+    terms = _shared(terms, weights, processes)
+    if not config.network.landmarks:
+        return terms
+    sparse_source, sparse_target = (each[:, config.network.channels :] for each in found[:2])
+    beside = _sparse_terms(sparse_source, sparse_target, at_cells, config, cells)
+    return terms | beside | {"total": terms["total"] + config.objective.landmark_weight * beside["total"]}
 
 
 def _shared(terms: Terms, weights: Tensor | None, processes: Processes) -> Terms:

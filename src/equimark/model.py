@@ -112,7 +112,7 @@ class LandmarkModel(Embedding):
         return self.in_image(matching.locate(scores), placements)
 
     def detect(self, image: Image) -> Landmarks:
-        """The K landmarks of a sparse or supervised run in an image.
+        """The K landmarks that a run has of its own in an image.
 
         Raises:
             ModelError: for a run that has no landmarks of its own.
@@ -121,7 +121,7 @@ class LandmarkModel(Embedding):
         return Landmarks(points[0], confidence[0])
 
     def detect_framed(self, frames: Tensor, placements: Sequence[Placement]) -> Found:
-        """The K landmarks (B, K, 2), in image pixels, and their confidence (B, K) in ``frames`` (B, 3, S, S) uint8."""
+        """Own landmarks (B, K, 2), in image pixels, and their confidence (B, K) in ``frames`` (B, 3, S, S) uint8."""
         self.check_own_landmarks()
         return self.in_image(self.landmarks_of(frames), placements)
 
@@ -131,7 +131,7 @@ class LandmarkModel(Embedding):
         Raises:
             ModelError: if it has none.
         """
-        if self.has_descriptors:
+        if self.has_descriptors and not self.config.landmarks:
             raise ModelError(
                 f"a {self.config.method} run has descriptors, not landmarks of its own: give it a fitted head "
                 "(equimark fit, then --head), let it --discover some, or match points with equimark match"

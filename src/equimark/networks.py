@@ -24,7 +24,7 @@ class Network(nn.Module):
     """A network that normalises its input and says which pixel a cell of its output describes.
 
     Args:
-        body: images to features.
+        body: images to features, and beside them score maps, if any.
         channels: of the features.
         vector_length: to which every feature vector is scaled; raw if absent.
     """
@@ -42,11 +42,12 @@ class Network(nn.Module):
         self.register_buffer("std", torch.tensor(_STD)[:, None, None], persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features (B, C, h, w) of ``images`` (B, 3, H, W) in [0, 1]."""
-        features: Tensor = self.body((images - self.mean) / self.std)
+        """Features (B, C, h, w) of ``images`` (B, 3, H, W) in [0, 1]; after them score maps of landmarks, if any."""
+        found: Tensor = self.body((images - self.mean) / self.std)
         if self.vector_length is None:
-            return features
-        return F.normalize(features, dim=1) * self.vector_length
+            return found
+        features, beside = found[:, : self.channels], found[:, self.channels :]
+        return torch.cat([F.normalize(features, dim=1) * self.vector_length, beside], 1)
 
 
 def _check_channels(channels: int) -> None:
@@ -66,6 +67,7 @@ class SmallNet(Network):
         vector_length: see :class:`Network`.
         padding: what the convolutions see beyond the picture; zeros in the papers, by which the network can tell
             where the border is. ``reflect`` needs images of at least 10 x 10 pixels.
+        landmarks: score maps of so many landmarks beside the features, from the same layers but for the last.
     """
 
     cells = Cells(stride=2, offset=0.5)
@@ -79,8 +81,11 @@ class SmallNet(Network):
         activate_last: bool = False,
         vector_length: float | None = None,
         padding: Padding = "zeros",
+        landmarks: int = 0,
     ) -> None:
         layers = _smallnet_layers(channels, leak=leak, activate_last=activate_last, padding=padding, poolings=1)
+        if landmarks:
+            layers[-1] = _Beside(layers[-1], landmarks)
         super().__init__(nn.Sequential(*layers), channels, vector_length)
         self.leak = leak
         self.padding = padding
@@ -122,6 +127,24 @@ def _smallnet_layers(
         if i < poolings:
             layers.append(nn.MaxPool2d(2))
     return layers
+
+
+class _Beside(nn.Module):
+    """The last convolution, and beside it one to score maps of landmarks, with batch norm and ReLU as in 2017.
+
+    Inputs -> features and, after them in the same tensor, score maps.
+    """
+
+    def __init__(self, features: nn.Module, landmarks: int) -> None:
+        super().__init__()
+        assert isinstance(features, nn.Conv2d)
+        self.features = features
+        self.scores = nn.Sequential(
+            nn.Conv2d(features.in_channels, landmarks, 1), nn.BatchNorm2d(landmarks), nn.ReLU(inplace=True)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.features(x), self.scores(x)], 1)
 
 
 class SupervisedSmallNet(Network):
@@ -224,7 +247,7 @@ class SegmentationNet(SmallNet):
 def _before(body: nn.Sequential, convolution: int) -> nn.Sequential:
     """The layers, shared and not copied, that stand before a convolution; the first is 0."""
     layers = list(body)
-    places = [i for i, layer in enumerate(layers) if isinstance(layer, nn.Conv2d)]
+    places = [i for i, layer in enumerate(layers) if isinstance(layer, nn.Conv2d | _Beside)]
     return nn.Sequential(*layers[: places[convolution]])
 
 
@@ -236,7 +259,7 @@ class Hourglass(Network):
 
     cells = Cells(stride=2, offset=0.0)
 
-    def __init__(self, channels: int, *, vector_length: float | None = None) -> None:
+    def __init__(self, channels: int, *, vector_length: float | None = None, landmarks: int = 0) -> None:
         _check_channels(channels)
         body = nn.Sequential(
             nn.Conv2d(3, 64, 7, stride=2, padding=3),
@@ -252,6 +275,8 @@ class Hourglass(Network):
             nn.ReLU(inplace=True),
             nn.Conv2d(256, channels, 1),
         )
+        if landmarks:
+            body[-1] = _Beside(body[-1], landmarks)
         super().__init__(body, channels, vector_length)
 
 
@@ -320,6 +345,7 @@ def build_network(
     sparse: bool = False,
     padding: Padding = "zeros",
     leak: float | None = None,
+    landmarks: int = 0,
 ) -> Network:
     """A network by name: ``smallnet`` or ``hourglass``.
 
@@ -330,17 +356,25 @@ def build_network(
         sparse: SmallNet as in the 2017 paper, plain ReLUs and batch norm + ReLU after every convolution.
         padding: of SmallNet's convolutions; the hourglass knows zeros alone.
         leak: slope of SmallNet's ReLUs for negative values, in place of that of its paper.
+        landmarks: whose score maps are found beside the features.
 
     Raises:
         ValueError: if there is no network of that name, or not with that padding.
     """
     if name == "smallnet":
         slope = leak if leak is not None else 0.0 if sparse else 0.2
-        return SmallNet(channels, leak=slope, activate_last=sparse, vector_length=vector_length, padding=padding)
+        return SmallNet(
+            channels,
+            leak=slope,
+            activate_last=sparse,
+            vector_length=vector_length,
+            padding=padding,
+            landmarks=landmarks,
+        )
     if name == "hourglass":
         if padding != "zeros":
             raise ValueError(f"the hourglass pads with zeros; padding {padding!r} is for smallnet")
-        return Hourglass(channels, vector_length=vector_length)
+        return Hourglass(channels, vector_length=vector_length, landmarks=landmarks)
     raise ValueError(f"unknown network {name!r}: choose smallnet or hourglass")
 
 

@@ -38,8 +38,9 @@ def command_line(words: Sequence[str]) -> str:
 
 def training_of(kept: Checkpoint) -> dict[str, Any]:
     """What a run is and has learned from: ``method``, ``network``, ``channels``, ``steps``, ``batch_size``, ``seed``,
-    number of ``images`` and the last part of their path (``data``)."""
+    number of ``images`` and the last part of their path (``data``); ``landmarks`` if learned beside descriptors."""
     config = kept.config
+    beside = {"landmarks": config.network.landmarks} if config.network.landmarks else {}
     return {
         "method": config.method,
         "network": config.network.name,
@@ -49,6 +50,7 @@ def training_of(kept: Checkpoint) -> dict[str, Any]:
         "seed": config.seed,
         "images": kept.data.count,
         "data": Path(kept.data.source).name,
+        **beside,
     }
 
 

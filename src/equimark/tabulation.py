@@ -341,7 +341,9 @@ def _training(results: Results) -> str:
     if not about:
         return f"run {results.run}, training unknown"
     steps = f"{about['steps']:,} steps x {about['batch_size']} on {about['images']:,} images of {about['data']}"
-    return f"{about['method']}, {about['network']} with {about['channels']} channels, {steps}, seed {about['seed']}"
+    beside = f" and {about['landmarks']} landmarks beside" if about.get("landmarks") else ""
+    network = f"{about['network']} with {about['channels']} channels{beside}"
+    return f"{about['method']}, {network}, {steps}, seed {about['seed']}"
 
 
 def _seeds(results: Results) -> str:

@@ -93,7 +93,7 @@ def run_recipes(arguments: Namespace) -> None:
 def _describe_recipe(name: str) -> list[str]:
     recipe = load_recipe(name)
     config = make_config(recipe.settings)
-    learner = f"{config.method}, {config.network.name} with {config.network.channels} channels"
+    learner = f"{config.method}, {config.network}"
     return [recipe.about["title"], learner, *(f"{what}: {recipe.about[what]}" for what in ("data", "expected"))]
 
 

@@ -198,7 +198,7 @@ def run_info(arguments: Namespace) -> None:
     last = (checkpoint.read_log(arguments.run) or [{}])[-1]
     rows = [
         ["method", kept.config.method],
-        ["network", f"{kept.config.network.name}, {kept.config.network.channels} channels"],
+        ["network", str(kept.config.network)],
         ["images", f"{kept.data.count} from {kept.data.source}"],
         ["steps", f"{kept.step} of {kept.config.steps}, batches of {kept.config.batch_size}"],
         *([name, f"{value:.5g}"] for name, value in last.items() if name != "step"),

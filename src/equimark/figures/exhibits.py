@@ -129,14 +129,14 @@ class Exhibit:
 
 
 def landmarks_in(model: LandmarkModel, views: Tensor) -> Points:
-    """The landmarks (B, K, 2) that a sparse run finds in ``views`` (B, 3, s, s) in [0, 1], in their pixels.
+    """The landmarks (B, K, 2) that a run finds by itself in ``views`` (B, 3, s, s) in [0, 1], in their pixels.
 
     Raises:
-        ModelError: for any other run.
+        ModelError: for a run that has learned none.
     """
-    if not model.is_sparse:
+    if not model.config.landmarks:
         raise ModelError(f"this figure shows landmarks found without labels, and a {model.config.method} run has none")
-    found = [detection.detect(model.features_of(views[part])).positions for part in batches(len(views))]
+    found = [detection.detect(model.scores_of(views[part])).positions for part in batches(len(views))]
     points: Points = model.network.cells.to_pixels(torch.cat(found)).double().numpy()
     return points
 

@@ -81,7 +81,7 @@ def supervised_section(page: Page, model: LandmarkModel, images: PackedImages, *
 
 
 def sparse_section(page: Page, model: LandmarkModel, images: PackedImages, *, seed: int = 0, label: str = "") -> None:
-    """The landmarks of a sparse run on turned images and on different ones."""
+    """The landmarks that a run has of its own on turned images and on different ones."""
     page.section(
         titled("The landmarks", label),
         "A good landmark turns with the object, and sits on the same part of every individual.",

@@ -25,6 +25,8 @@ def describe(kept: Checkpoint) -> str:
         "supervised": f"{channels} labelled landmarks, for comparison with what needs no labels",
         "segmentation": f"{channels} labelled parts, for comparison with what needs no labels",
     }[config.method]
+    if config.network.landmarks:
+        what += f", and {config.network.landmarks} landmarks, which move with the image when it is warped"
     label = "with their labels" if config.is_supervised else "without any label"
     return f"Learned from {kept.data.count:,} images {label}, in {kept.step:,} steps: {what}."
 
@@ -39,7 +41,7 @@ def numbers_section(page: Page, kept: Checkpoint, entries: Sequence[Mapping[str,
     weights = sum(p.numel() for p in kept.network.parameters())
     rows = [
         ("Method", config.method),
-        ("Network", f"{config.network.name}, {weights:,} weights, {config.network.channels} channels"),
+        ("Network", f"{config.network}; {weights:,} weights"),
         ("Images", f"{kept.data.count:,} from {kept.data.source}"),
         ("Seen", f"views of {side} x {side} px of frames of {config.frame.size} x {config.frame.size} px"),
         ("Training", f"{kept.step:,} of {config.steps or kept.step:,} steps of {config.batch_size} pairs"),
@@ -54,8 +56,7 @@ def _numbers(config: RunConfig, entries: Sequence[Mapping[str, float]]) -> list[
     speed = float(np.mean([e["pairs_per_second"] for e in entries]))
     pace = ("Pairs per second", f"{speed:.0f}", f"about {_duration(last['step'] * config.batch_size / speed)} in all")
     if config.method == "sparse":
-        distinct = f"{last['distinct_landmarks']:.0f} of {config.network.channels}"
-        return [("Distinct landmarks", distinct, "no two on the same place"), *_alignment(last), pace]
+        return [*_landmarks(config, last), pace]
     if config.is_supervised:
         name = "regression" if config.method == "supervised" else "cross_entropy"
         return [("Loss", f"{last[name]:.3g}", f"{name.replace('_', ' ')}; at the start {first[name]:.3g}"), pace]
@@ -69,12 +70,18 @@ def _numbers(config: RunConfig, entries: Sequence[Mapping[str, float]]) -> list[
             f"{pixels:.2g} px off",
         ),
         ("At the start", f"{first['matching']:.3g}", f"mean of the first {first['step']:.0f} steps"),
+        *(_landmarks(config, last) if config.landmarks else []),
         pace,
     ]
 
 
+def _landmarks(config: RunConfig, last: Mapping[str, float]) -> list[tuple[str, str, str]]:
+    """How many landmarks are distinct, and how well they follow, by the warps or, where none are, by appearance."""
+    distinct = f"{last['distinct_landmarks']:.0f} of {config.landmarks}"
+    return [("Distinct landmarks", distinct, "no two on the same place"), *_alignment(last)]
+
+
 def _alignment(last: Mapping[str, float]) -> list[tuple[str, str, str]]:
-    """How well the landmarks of a sparse run follow, by the warps or, where there are none, by appearance."""
     if "appearance" in last:
         meaning = "squared difference of the colours where the landmarks say that the same point is seen"
         return [("Appearance", f"{last['appearance']:.3g}", meaning)]
@@ -101,10 +108,10 @@ def curves_section(page: Page, config: RunConfig, entries: Sequence[Mapping[str,
     if not entries:
         page.text("There is no log to draw.")
         return
-    limits = {"alignment_share": STANDING_STILL, "distinct_landmarks": float(config.network.channels)}
-    figure = plots.curves(entries, limits=limits if config.method == "sparse" else None)
+    limits = {"alignment_share": STANDING_STILL, "distinct_landmarks": float(config.landmarks)}
+    figure = plots.curves(entries, limits=limits if config.landmarks else None)
     caption = "Thin: as logged. Thick: running mean."
-    if config.method == "sparse":
+    if config.landmarks:
         caption += (
             " Dashed: all landmarks distinct, and the share above which landmarks ignore the image. Both matter more "
             "than the loss, which mixes alignment and diversity."
@@ -143,19 +150,24 @@ _MEANINGS = {
 
 def _meanings_of(config: RunConfig) -> dict[str, str]:
     """Those that depend on the run."""
+    meanings = {}
+    if config.landmarks:
+        meanings["distinct_landmarks"] = (
+            "How many landmarks sit on a place of their own. Up is good: in a healthy run it reaches the dashed line, "
+            f"all {config.landmarks}, and stays there."
+        )
     if config.method == "sparse":
-        return {
-            "loss": "What training makes small: landmarks off their place and landmarks that share a place, together. "
-            "Down is good, but a low loss alone is no proof: landmarks that all stand still have one too.",
-            "distinct_landmarks": "How many landmarks sit on a place of their own. Up is good: in a healthy run it "
-            f"reaches the dashed line, all {config.network.channels}, and stays there.",
-        }
-    if config.is_supervised:
-        return {}
+        meanings["loss"] = (
+            "What training makes small: landmarks off their place and landmarks that share a place, together. "
+            "Down is good, but a low loss alone is no proof: landmarks that all stand still have one too."
+        )
+    if not config.has_descriptors:
+        return meanings
     power = config.objective.power
     chance = chance_matching(config.pairs.crop_size(config.frame.size), power)
     unit = "in pixels" if power == 1 else f"as pixels to the power of {power:g}"
-    return {
-        "matching": "How far from its true place a point of a picture is found in a turned and bent copy, on average "
+    meanings["matching"] = (
+        "How far from its true place a point of a picture is found in a turned and bent copy, on average "
         f"({unit}). {_FALLS}; a network that guesses stays at {chance:.2g}."
-    }
+    )
+    return meanings

@@ -56,9 +56,9 @@ def write_run_report(run: Path, images: PackedImages | None, *, seed: int = 0) -
         supervised_section(page, model, images, seed=seed)
         return page.write(run)
     pairs_section(page, model, images, seed=seed)
-    if model.is_sparse:
+    if kept.config.landmarks:
         sparse_section(page, model, images, seed=seed)
-    else:
+    if kept.config.has_descriptors:
         descriptor_section(page, model, images, seed=seed)
         matches_section(page, model, images, seed=seed)
     worst_section(page, model, images, seed=seed)

@@ -60,14 +60,13 @@ _VERDICTS: dict[tuple[bool, Progress], str] = {  # by whether something is wrong
 def answer(config: RunConfig, entries: Entries) -> list[Answer]:
     """Questions that a user has, with what a log of at least one line says; first whether training was long enough."""
     trained = _trained(config, entries)
-    if config.method == "sparse":
-        return [trained, *_landmarks(config, entries)]
-    return [trained] if config.is_supervised else [trained, _descriptors(config, entries)]
+    descriptors = [_descriptors(config, entries)] if config.has_descriptors else []
+    return [trained, *descriptors, *(_landmarks(config, entries) if config.landmarks else [])]
 
 
 def _errors(config: RunConfig, entries: Entries) -> list[float]:
     """The term of the loss that says how good a run is, line by line."""
-    for term in ("alignment", "appearance", "matching", "regression", "cross_entropy"):
+    for term in ("matching", "alignment", "appearance", "regression", "cross_entropy"):
         if term in entries[-1]:
             return [entry[term] for entry in entries if term in entry]
     return [entry["loss"] for entry in entries]
@@ -112,7 +111,7 @@ def progress_of(values: Sequence[float]) -> tuple[Progress, float]:
 
 
 def _landmarks(config: RunConfig, entries: Entries) -> list[Answer]:
-    wanted, distinct = config.network.channels, recent_mean(entries, "distinct_landmarks")
+    wanted, distinct = config.landmarks, recent_mean(entries, "distinct_landmarks")
     if distinct < wanted / 2 and len(entries) < _FEWEST:
         meaning = "so far, most of them sit on the same places"
     elif distinct < wanted / 2:

@@ -35,7 +35,7 @@ def as_pictures(images: Tensor) -> list[plots.Image]:
 
 def detect(model: LandmarkModel, views: Tensor) -> tuple[Float, Float]:
     """Landmarks (B, K, 2) and confidence (B, K) of ``views`` (B, 3, h, w) in [0, 1], in pixels of the views."""
-    located = detection.detect(model.features_of(views))
+    located = detection.detect(model.scores_of(views))
     points: Tensor = model.network.cells.to_pixels(located.positions)
     return points.double().numpy(), located.confidence.double().numpy()
 
