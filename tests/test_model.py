@@ -53,6 +53,13 @@ def test_frames_in_other_units_are_refused(dve_model: LandmarkModel, faces: Port
         dve_model.features(frames.float() / 255)
 
 
+def test_what_is_no_image_is_refused(dve_model: LandmarkModel) -> None:
+    with pytest.raises(ModelError, match=r"must be an array \(H, W, 3\) uint8 RGB, got str: read a file with numpy"):
+        dve_model.describe("photo.jpg")  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match=r"got \(8, 8\) float64"):
+        dve_model.describe(np.zeros((8, 8)))  # type: ignore[arg-type]
+
+
 def test_points_of_an_image_are_found_on_itself(dve_model: LandmarkModel, faces: Portraits) -> None:
     errors = []
     for image, points in zip(faces.images[:6], faces.landmarks5[:6], strict=True):

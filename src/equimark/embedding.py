@@ -170,6 +170,11 @@ def _in_unit(frames: Tensor) -> Tensor:
 
 
 def _check_image(image: Image) -> Image:
+    if not isinstance(image, np.ndarray):
+        raise ModelError(
+            f"an image must be an array (H, W, 3) uint8 RGB, got {type(image).__name__}: read a file with "
+            'numpy.asarray(PIL.Image.open(path).convert("RGB"))'
+        )
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ModelError(f"an image must be (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}")
     return image
