@@ -367,7 +367,7 @@ def test_recipes(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     code, out, err = command("recipes")
     assert (code, err) == (0, "")
     first, _, *listed, last = out.splitlines()
-    assert "dve-smallnet-64" in first and "equimark recipes NAME" in last
+    assert "joint-smallnet-64" in first and "equimark recipes NAME" in last
     assert [line.split()[0] for line in listed if line[0] != " "] == recipe_names()
     text = " ".join(out.split())
     assert all(f"{name} {load_recipe(name).about['title']}" in text for name in recipe_names())

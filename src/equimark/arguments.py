@@ -133,7 +133,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     what = "a folder, a .zip, a list of paths, a video, a pack, or the URL of a pack in shards"
     parser.add_argument("images", type=_place, help=what)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--recipe", help="a name (see equimark recipes) or a .yaml file")
+    parser.add_argument("--recipe", help="a name (see equimark recipes) or a .yaml file; default: joint-smallnet-64")
     parser.add_argument("--method", help="dve, dense or sparse, instead of a recipe")
     for key in USUAL_KEYS:
         parser.add_argument(f"--{key.replace('_', '-')}", metavar="N", help="over the recipe's")

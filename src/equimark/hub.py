@@ -164,7 +164,7 @@ def _use(kept: Checkpoint, head: Head | None) -> str:
     method = kept.config.method
     python = ['model = LandmarkModel.load("hf://OWNER/NAME")', _CALLS.get(method, _MATCH)]
     lines = ["## Use", "", "```python", "from equimark import LandmarkModel", "", *python, "```"]
-    command = _MATCH_COMMAND if kept.config.method in ("dense", "dve") else _COMMANDS.get(method)
+    command = _MATCH_COMMAND if kept.config.has_descriptors else _COMMANDS.get(method)
     if command:
         lines += ["", "```sh", "pip install 'equimark[hub]'", command.format("hf://OWNER/NAME"), "```"]
     if head is not None:

@@ -27,6 +27,7 @@ from .shards import is_url
 PACK_FOLDER = "pack"
 RUN_FILES = (checkpoint.CONFIG_FILE, checkpoint.MODEL_FILE, checkpoint.LOG_FILE, "report.html", "results.json")
 RUN_FOLDERS = (checkpoint.STATE_FOLDER, PACK_FOLDER, "figures", "tracker")
+_RECIPE = "joint-smallnet-64"  # where neither recipe nor method is named
 _RECIPE_OF_METHOD = {"dve": "dve-smallnet-64", "dense": "dense-smallnet-64", "sparse": "sparse-10"}
 
 Images = str | Path | PackedImages | NDArray[np.uint8]
@@ -82,8 +83,9 @@ def train(
     Args:
         images: a folder, a .zip, a list of paths, a pack (in shards: also its URL), or frames (N, S, S, 3) uint8.
         out: folder of the run.
-        recipe: a name (see :func:`equimark.config.recipe_names`) or a YAML file.
-        method: ``dve``, ``dense`` or ``sparse``: its plain recipe, when none is named.
+        recipe: a name (see :func:`equimark.config.recipe_names`) or a YAML file; ``joint-smallnet-64``, descriptors and
+            landmarks together, if neither this nor a method is named.
+        method: ``dve``, ``dense`` or ``sparse``: its plain recipe.
         resume: go on with the run in ``out``.
         overwrite: replace the run in ``out``.
         start_from: a run whose weights to start from (unlabelled fine-tuning).
@@ -166,14 +168,14 @@ def _choose_config(
     resumed: Path | None,
     start_from: str | Path | None,
 ) -> RunConfig:
-    """Recipe, or else the run that is gone on with or started from, or else the method's recipe; then ``settings``."""
+    """Recipe or the method's, or else the run that is gone on with or started from, or else ours; then ``settings``."""
     if recipe is not None and method is not None:
         raise ConfigError("give a recipe or a method, not both")
     if method is not None and method not in _RECIPE_OF_METHOD:
         raise ConfigError(f"unknown method {method!r}: choose dve, dense or sparse")
     earlier = resumed or start_from
     if recipe is not None or method is not None or earlier is None:
-        base = load_recipe(recipe or _RECIPE_OF_METHOD[method or "dve"]).settings
+        base = load_recipe(recipe or (_RECIPE_OF_METHOD[method] if method else _RECIPE)).settings
     else:
         base = to_mapping(checkpoint.read_config(Path(earlier)))
         if resumed is None:

@@ -80,7 +80,7 @@ def run_train(arguments: Namespace) -> None:
 def run_recipes(arguments: Namespace) -> None:
     """What recipes there are, or one in full, as a file that can be changed and trained by."""
     if arguments.name is None:
-        print("for your own images: dve-smallnet-64; for landmarks without labels: sparse-10\n")
+        print("for your own images: joint-smallnet-64, the default; the others are the papers'\n")
         print_list([(name, _describe_recipe(name)) for name in recipe_names()])
         print("one of them in full: equimark recipes NAME")
         return
