@@ -11,8 +11,9 @@ from torch import Tensor
 from animals import SHAPE, SIDE, animals, colour_model, turned
 from equimark import directions, geometry
 from equimark.directions import stand_alike, turn_frames, turn_points, turns_between, turns_of
-from equimark.head import Head, HeadSpec, fit_head
+from equimark.head import Head, HeadSpec, _turn_slightly, fit_head
 from equimark.model import LandmarkModel
+from equimark.prototypes import PrototypeRegressor, _images, _split
 from equimark.symmetry import Symmetry
 
 ANGLES = st.floats(-math.pi + 0.01, math.pi - 0.01)
@@ -109,6 +110,31 @@ def test_things_in_any_direction_are_found(model: LandmarkModel, labels: int) ->
     turning = fit_head(model, frames, points, spec=HeadSpec(direction="any"))
     assert turning.turned
     assert error(turning, *animals(12, seed=1)) < 2
+
+
+@pytest.mark.parametrize("halves", [1, 2])
+def test_slightly_turned_copies_belong_to_their_images(halves: int) -> None:
+    frames, points = animals(2 * halves)
+    turned, labels = _turn_slightly(frames, points, halves)
+    assert turned.shape == (6 * halves, *frames.shape[1:]) and labels.shape == (6 * halves, *points.shape[1:])
+    centre = (SIDE - 1) / 2
+    for half in range(halves):
+        for copy, degrees in enumerate((0, -10, 10)):
+            for i in range(2):
+                row, angle = 6 * half + 2 * copy + i, torch.tensor([math.radians(degrees)])
+                wanted = turn_points(torch.from_numpy(points[None, 2 * half + i]), angle, centre)[0]
+                np.testing.assert_allclose(labels[row], wanted, atol=1e-6)
+    assert torch.equal(turned[:2], frames[:2])
+
+
+def test_copies_count_as_one_image() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features, cells = torch.rand(40, 4, 12, 12, generator=generator), 3 + 6 * torch.rand(40, 2, 2, generator=generator)
+    assert not PrototypeRegressor.fit(features, cells, 4).weights.any()  # ten images are too few for corrections
+    seen = np.concatenate([fold for _, fold in _split(_images(40, 4), 0)])
+    assert sorted(seen.tolist()) == list(range(40))
+    for rest, unseen in _split(_images(40, 4), 0):
+        assert not set(rest % 10) & set(unseen % 10)
 
 
 def test_one_label_does_not_tell_of_other_directions(model: LandmarkModel) -> None:

@@ -27,6 +27,7 @@ from .regression import LinearRegressor, Regressor, restore
 from .symmetry import Symmetry, doubt_pairs_at_one_place
 
 WEIGHTS_FILE, ABOUT_FILE = HEAD_FILES = ("head.safetensors", "head.yaml")
+SLIGHTLY = (0.0, -10.0, 10.0)  # degrees by which the direction found may be off
 PAIRS = 400  # of views from which a sparse run learns named landmarks; half as many raise the error by 1 %
 
 
@@ -215,13 +216,14 @@ def fit_head(
     those of the image in another order.
 
     Things in any direction are turned until their labelled shapes stand alike, and the head looks for the direction in
-    which an image stands so too (:mod:`equimark.directions`).
+    which an image stands so too (:mod:`equimark.directions`). It finds that only roughly: each image is learned from
+    turned slightly to either side as well, lest corrections take for granted that things stand exactly upright.
 
     Raises:
         ModelError: if a landmark is visible in no image.
     """
     spec = spec or HeadSpec()
-    symmetry, mirrored = spec.symmetry, spec.symmetry is not None
+    symmetry, mirrored, copies = spec.symmetry, spec.symmetry is not None, 1
     turned = model.has_descriptors and _lie_in_any_direction(points, spec.direction)
     if symmetry is not None:
         frames = torch.cat([frames, frames.flip(-1)])
@@ -232,9 +234,10 @@ def fit_head(
         else:
             model.need_descriptors()
             if turned:
-                frames, points = _turn_upright(frames, points)
+                frames, points = _turn_slightly(*_turn_upright(frames, points), halves=1 + mirrored)
+                copies = len(SLIGHTLY)
             features = torch.cat([model.features(frames[part]).half() for part in batches(len(frames))])
-            regressor, mirrored = fit_prototypes(model, features, points, mirrored)
+            regressor, mirrored = fit_prototypes(model, features, points, mirrored, copies)
     except ValueError as error:
         raise ModelError(str(error)) from None
     return Head(model, regressor, tuple(names) if names is not None else None, symmetry, mirrored, turned)
@@ -245,16 +248,29 @@ def _lie_in_any_direction(points: NDArray[np.float64], direction: Direction) -> 
 
 
 def _turn_upright(frames: Tensor, points: NDArray[np.float64]) -> tuple[Tensor, NDArray[np.float64]]:
-    """Frames and labels turned until the labelled shapes stand alike; labels that leave the frame do not count."""
-    labels, side = torch.from_numpy(points), frames.shape[-1]
-    turns = directions.turns_of(labels)
-    upright = directions.turn_points(labels, -turns, (side - 1) / 2)
-    seen = geometry.inside(upright, (side, side))
-    return directions.turn_frames(frames, -turns), upright.masked_fill(~seen[..., None], torch.nan).numpy()
+    """Frames and labels turned until the labelled shapes stand alike."""
+    return _turn(frames, points, -directions.turns_of(torch.from_numpy(points)))
+
+
+def _turn_slightly(frames: Tensor, points: NDArray[np.float64], halves: int) -> tuple[Tensor, NDArray[np.float64]]:
+    """Frames and labels of each of the ``halves``, one after another as they are and turned slightly."""
+    count = len(frames)
+    angles = torch.tensor(SLIGHTLY, dtype=torch.float64).deg2rad()
+    turned = [_turn(frames, points, angle.expand(count)) for angle in angles]
+    order = torch.arange(len(turned) * count).view(len(turned), halves, -1).transpose(0, 1).flatten()
+    return torch.cat([each for each, _ in turned])[order], np.concatenate([each for _, each in turned])[order.numpy()]
+
+
+def _turn(frames: Tensor, points: NDArray[np.float64], turns: Tensor) -> tuple[Tensor, NDArray[np.float64]]:
+    """Frames and labels turned by ``turns`` (N,); labels that leave the frame do not count."""
+    side = frames.shape[-1]
+    labels = directions.turn_points(torch.from_numpy(points), turns, (side - 1) / 2)
+    seen = geometry.inside(labels, (side, side))
+    return directions.turn_frames(frames, turns), labels.masked_fill(~seen[..., None], torch.nan).numpy()
 
 
 def fit_prototypes(
-    model: Embedding, features: Tensor, points: NDArray[np.float64], mirrored: bool
+    model: Embedding, features: Tensor, points: NDArray[np.float64], mirrored: bool, copies: int = 1
 ) -> tuple[PrototypeRegressor, bool]:
     """Prototypes of things that stand alike, and whether mirror images helped.
 
@@ -263,14 +279,15 @@ def fit_prototypes(
         features: what it finds (N, C, h, w) in frames; half precision will do.
         points: labels (N, K, 2) in pixels of the frames; NaN where not visible.
         mirrored: whether the second half of both is of mirror images.
+        copies: how often each half has all images, one after another, differently turned.
 
     Raises:
         ValueError: if a landmark is visible in no image.
     """
     cells = model.network.cells.to_cells(torch.from_numpy(points).float())
     if mirrored:
-        return PrototypeRegressor.fit_mirrored(features, cells)
-    return PrototypeRegressor.fit(features, cells), False
+        return PrototypeRegressor.fit_mirrored(features, cells, copies)
+    return PrototypeRegressor.fit(features, cells, copies), False
 
 
 def _fit_linear(

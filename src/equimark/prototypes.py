@@ -93,20 +93,21 @@ class PrototypeRegressor:
         return len(self.templates)
 
     @classmethod
-    def fit(cls, features: Tensor, points: Tensor) -> PrototypeRegressor:
+    def fit(cls, features: Tensor, points: Tensor, copies: int = 1) -> PrototypeRegressor:
         """Fit to labelled images.
 
         Args:
             features: descriptors (N, C, h, w); half precision will do.
             points: labels (N, K, 2) in cells; NaN where not visible.
+            copies: how often the rows go through all images: what is learned from one copy has seen the others.
 
         Raises:
             ValueError: if a landmark is visible in no image.
         """
-        return cls._fit(features, points, np.arange(len(points)))[0]
+        return cls._fit(features, points, _images(len(points), copies))[0]
 
     @classmethod
-    def fit_mirrored(cls, features: Tensor, points: Tensor) -> tuple[PrototypeRegressor, bool]:
+    def fit_mirrored(cls, features: Tensor, points: Tensor, copies: int = 1) -> tuple[PrototypeRegressor, bool]:
         """Fit to labelled images and their mirror images, if these help, and whether they did.
 
         They help if landmarks are then found better on labelled images that were not learned from: an image and its
@@ -116,14 +117,16 @@ class PrototypeRegressor:
         Args:
             features: descriptors (2N, C, h, w) of the images, then of their mirror images.
             points: labels (2N, K, 2) in cells of each; NaN where not visible.
+            copies: how often the N rows go through all images, and the others through all mirror images.
 
         Raises:
             ValueError: if a landmark is visible in no image.
         """
         count = len(points) // 2
         own, mirrored = points[:count], points[count:]
-        alone, found = cls._fit(features[:count], own, np.arange(count))
-        both, found_by_both = cls._fit(features, points, np.tile(np.arange(count), 2))
+        images = _images(count, copies)
+        alone, found = cls._fit(features[:count], own, images)
+        both, found_by_both = cls._fit(features, points, np.tile(images, 2))
         if found is None or found_by_both is None:
             helps = _are_alike(own[0], mirrored[0])
         else:
@@ -139,7 +142,7 @@ class PrototypeRegressor:
             points: see :meth:`fit`.
             group: (N,) what is learned from an image counts as unseen by those of other numbers only.
         """
-        visible = check_visible(points, "labelled images")
+        visible = check_visible(points, f"{len(np.unique(group))} labelled images")
         whitening = _Whitening.of(features)
         described, side = _describe(features, points), max(features.shape[-2:])
         plain = cls._of_templates(described, points, whitening, side)
@@ -158,7 +161,7 @@ class PrototypeRegressor:
         corrections, positions = _fit_corrections(features, found.positions, points, group)
         scores = torch.cat([part.evidence(features[unseen], positions[unseen]) for unseen, part in parts])[order]
         evidence = torch.stack([_log_odds(found.confidence), scores], 1)
-        belief = _fit_belief(evidence, visible, _is_right(positions, points))
+        belief = _fit_belief(evidence, visible, _is_right(positions, points), images=len(np.unique(group)))
         return replace(plain, noise=plain.noise.new_tensor(noise), **corrections, **belief), positions
 
     @classmethod
@@ -314,6 +317,11 @@ def _are_alike(shape: Tensor, other: Tensor) -> bool:
     return float((shape - other).square().nanmean().sqrt()) < ALIKE * float(shape.square().nanmean().sqrt())
 
 
+def _images(rows: int, copies: int) -> _Rows:
+    """The image of each row (N,), where the rows go through all images so many times."""
+    return np.tile(np.arange(rows // copies), copies)
+
+
 def _split(group: _Rows, seed: int) -> list[tuple[_Rows, _Rows]]:
     """Rows to learn from and rows to look at, several times; rows of one ``group`` (N,) stay together."""
     from sklearn.model_selection import KFold  # takes seconds to import, which only fitting should wait for
@@ -342,7 +350,7 @@ def check_visible(points: Tensor, images: str) -> Tensor:
     """
     visible = ~points.isnan().any(-1)
     if missing := (~visible.any(0)).nonzero().flatten().tolist():
-        raise ValueError(f"landmark {missing[0]} is visible in none of the {len(points)} {images}")
+        raise ValueError(f"landmark {missing[0]} is visible in none of the {images}")
     return visible
 
 
@@ -408,13 +416,16 @@ def _is_right(positions: Tensor, points: Tensor) -> Tensor:
     return right
 
 
-def _fit_belief(evidence: Tensor, visible: Tensor, right: Tensor) -> dict[str, Tensor]:
-    """How likely landmarks are ``right`` (N, K), given evidence (N, 2, K) that is usual where they are ``visible``."""
+def _fit_belief(evidence: Tensor, visible: Tensor, right: Tensor, images: int) -> dict[str, Tensor]:
+    """How likely landmarks are ``right`` (N, K), given evidence (N, 2, K) that is usual where they are ``visible``.
+
+    The rows show so many different ``images``.
+    """
     shown = evidence.where(visible[:, None], torch.nan)
     usual = shown.nanmean(0)
     spread = (shown - usual).square().nanmean((0, 2)).sqrt().clamp_min(1e-3)[:, None]
     inputs = _array(((evidence - usual) / spread).movedim(1, -1).flatten(0, 1))
-    belief = _fit_logistic(inputs, _array(right.flatten()), min(INDEPENDENT, right.shape[1]) * len(right))
+    belief = _fit_logistic(inputs, _array(right.flatten()), min(INDEPENDENT, right.shape[1]) * images)
     return {"usual": usual, "spread": spread, "belief": evidence.new_tensor(belief)}
 
 

@@ -57,7 +57,7 @@ class LinearRegressor:
         shapes, targets = found.flatten(1).double().numpy(), points.double().numpy()
         size = shapes.shape[1]
         weights = np.zeros((2 * points.shape[1], size))
-        for rows, landmarks in _groups(check_visible(points, "warped images").numpy()):
+        for rows, landmarks in _groups(check_visible(points, f"{len(points)} warped images").numpy()):
             wanted = targets[rows][:, landmarks].reshape(rows.sum(), -1)
             # |W|^2 is the squared error on further images, in each of which one coordinate stands alone.
             inputs = np.concatenate([shapes[rows], np.sqrt(decay * len(wanted)) * np.eye(size)])
