@@ -10,9 +10,10 @@ from torch import Tensor
 
 from animals import SHAPE, SIDE, animals, colour_model, turned
 from equimark import directions, geometry
-from equimark.directions import stand_alike, turn_frames, turn_points, turns_between, turns_of
+from equimark.directions import stand_alike, turn_frames, turn_points, turns_between, turns_of, upright
 from equimark.head import Head, HeadSpec, _turn_slightly, fit_head
 from equimark.model import LandmarkModel
+from equimark.protocols import Draw, measure_reliability, record_name
 from equimark.prototypes import PrototypeRegressor, _images, _split
 from equimark.symmetry import Symmetry
 
@@ -187,3 +188,18 @@ def test_looks_go_around_once() -> None:
     assert len(looks) == directions.LOOKS
     torch.testing.assert_close(looks.diff(), torch.full((directions.LOOKS - 1,), 2 * math.pi / directions.LOOKS))
     assert float(looks[0]) == 0 and float(looks[-1]) < 2 * math.pi
+
+
+def test_what_is_right_does_not_depend_on_the_direction_of_the_labels() -> None:
+    """The shape is 10 wide and 4 high: a landmark within one pixel is right, however the labelled ones are turned."""
+    shape = torch.tensor([[0.0, 0.0], [10.0, 0.0], [10.0, 4.0], [0.0, 4.0]], dtype=torch.float64)
+    test = (shape + 20)[None].numpy()
+    found = np.concatenate([test, np.full((1, 4, 1), 0.9)], -1)
+    found[0, :, 0] += [0.9, 1.1, 0.0, 3.0]
+    turns = torch.linspace(0, 2 * math.pi, 13, dtype=torch.float64)[:12]
+    draw = Draw("labels_12", 0, np.arange(12))
+    for labels in (shape.expand(12, -1, -1), turn_points(shape.expand(12, -1, -1), turns, 7.0)):
+        (believed,) = measure_reliability({record_name(draw): found}, [draw], labels.numpy(), test, stride=1).values()
+        assert believed.calibration_error == pytest.approx(0.4)  # says 0.9, and half of them are right
+    alike = upright(turn_points(shape.expand(12, -1, -1), turns, 7.0))
+    assert stand_alike(alike) and (alike - alike[:1] - (alike - alike[:1]).mean(1, keepdim=True)).abs().max() < 1e-6

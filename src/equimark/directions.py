@@ -55,6 +55,11 @@ def stand_alike(shapes: Tensor) -> bool:
     return math.hypot(float(turns.cos().mean()), float(turns.sin().mean())) > ALIGNED
 
 
+def upright(shapes: Tensor) -> Tensor:
+    """``shapes`` (N, K, 2) turned around (0, 0) until they stand alike."""
+    return turn_points(shapes, -turns_of(shapes))
+
+
 def turn_points(points: Tensor, turns: Tensor, centre: float = 0.0) -> Tensor:
     """``points`` (N, ..., 2) turned by ``turns`` (N,) around (``centre``, ``centre``)."""
     shape = (-1, *[1] * (points.ndim - 2))

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from . import metrics, objectives
+from .directions import stand_alike, upright
 from .embedding import ModelError, batches
 from .evaluation import REFERENCE_SIDE, AnnotatedFrames, draw_labels
 from .head import HeadSpec, fit_head
@@ -289,7 +290,8 @@ def measure_reliability(
     """How far confidence can be believed, for each number of labels whose predictions have one; draws together.
 
     A landmark is correct if it is visible and within a tenth of the longer side of the mean shape of the labelled
-    images: what the confidence of :class:`equimark.prototypes.PrototypeRegressor` is the probability of.
+    images: what the confidence of :class:`equimark.prototypes.PrototypeRegressor` is the probability of. Shapes that
+    lie in different directions are turned until they stand alike before, as heads for them do; the mean would vanish.
 
     Args:
         record: with the predictions of each draw.
@@ -302,7 +304,8 @@ def measure_reliability(
     for draw in draws:
         predicted = record[record_name(draw)]
         if predicted.shape[-1] == 3:
-            nearest = stride * tolerance_of(torch.from_numpy(train[draw.rows] / stride))
+            labels = torch.from_numpy(train[draw.rows] / stride)
+            nearest = stride * tolerance_of(labels if stand_alike(labels) else upright(labels))
             correct = metrics.distances(predicted[..., :2], test) <= nearest
             found.setdefault(draw.name, []).append((predicted[..., 2], correct))
     pooled = {name: [np.concatenate(each) for each in zip(*own, strict=True)] for name, own in found.items()}
