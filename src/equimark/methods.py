@@ -91,8 +91,9 @@ def _matching_terms(
     Landmarks beside them, if any, have the terms of sparse ones, and add to the total by their weight.
     """
     further = () if pairs.pool is None else (pairs.pool,)
-    found = _features(network, pairs.source, pairs.target, *further)
-    source, target, *pool = (each[:, : config.network.channels] for each in found)
+    found, channels = _features(network, pairs.source, pairs.target, *further), config.network.channels
+    # A cut costs a copy on the way back, and other rounding.
+    source, target, *pool = (each[:, :channels] for each in found) if config.network.landmarks else found
     weights, at_cells = _weights(pairs, config, cells, _size(source)), cells_correspondence(pairs, cells, _size(source))
     matched = (source, target, at_cells)
     settings: dict[str, Any] = {"stride": cells.stride, "power": config.objective.power, "weights": weights}
@@ -107,7 +108,7 @@ def _matching_terms(
     terms = _shared(terms, weights, processes)
     if not config.network.landmarks:
         return terms
-    sparse_source, sparse_target = (each[:, config.network.channels :] for each in found[:2])
+    sparse_source, sparse_target = (each[:, channels:] for each in found[:2])
     beside = _sparse_terms(sparse_source, sparse_target, at_cells, config, cells)
     return terms | beside | {"total": terms["total"] + config.objective.landmark_weight * beside["total"]}
 

@@ -46,6 +46,8 @@ class Network(nn.Module):
         found: Tensor = self.body((images - self.mean) / self.std)
         if self.vector_length is None:
             return found
+        if found.shape[1] == self.channels:
+            return F.normalize(found, dim=1) * self.vector_length
         features, beside = found[:, : self.channels], found[:, self.channels :]
         return torch.cat([F.normalize(features, dim=1) * self.vector_length, beside], 1)
 
