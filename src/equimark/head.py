@@ -223,7 +223,7 @@ def fit_head(
         ModelError: if a landmark is visible in no image.
     """
     spec = spec or HeadSpec()
-    symmetry, mirrored, copies = spec.symmetry, spec.symmetry is not None, 1
+    symmetry, mirrored = spec.symmetry, spec.symmetry is not None
     turned = model.has_descriptors and _lie_in_any_direction(points, spec.direction)
     if symmetry is not None:
         frames = torch.cat([frames, frames.flip(-1)])
@@ -235,8 +235,8 @@ def fit_head(
             model.need_descriptors()
             if turned:
                 frames, points = _turn_slightly(*_turn_upright(frames, points), halves=1 + mirrored)
-                copies = len(SLIGHTLY)
             features = torch.cat([model.features(frames[part]).half() for part in batches(len(frames))])
+            copies = len(SLIGHTLY) if turned else 1
             regressor, mirrored = fit_prototypes(model, features, points, mirrored, copies)
     except ValueError as error:
         raise ModelError(str(error)) from None

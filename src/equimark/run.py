@@ -27,8 +27,12 @@ from .shards import is_url
 PACK_FOLDER = "pack"
 RUN_FILES = (checkpoint.CONFIG_FILE, checkpoint.MODEL_FILE, checkpoint.LOG_FILE, "report.html", "results.json")
 RUN_FOLDERS = (checkpoint.STATE_FOLDER, PACK_FOLDER, "figures", "tracker")
-_RECIPE = "joint-smallnet-64"  # where neither recipe nor method is named
-_RECIPE_OF_METHOD = {"dve": "dve-smallnet-64", "dense": "dense-smallnet-64", "sparse": "sparse-10"}
+_RECIPE_OF_METHOD = {
+    None: "joint-smallnet-64",
+    "dve": "dve-smallnet-64",
+    "dense": "dense-smallnet-64",
+    "sparse": "sparse-10",
+}
 
 Images = str | Path | PackedImages | NDArray[np.uint8]
 
@@ -171,11 +175,11 @@ def _choose_config(
     """Recipe or the method's, or else the run that is gone on with or started from, or else ours; then ``settings``."""
     if recipe is not None and method is not None:
         raise ConfigError("give a recipe or a method, not both")
-    if method is not None and method not in _RECIPE_OF_METHOD:
+    if method not in _RECIPE_OF_METHOD:
         raise ConfigError(f"unknown method {method!r}: choose dve, dense or sparse")
     earlier = resumed or start_from
     if recipe is not None or method is not None or earlier is None:
-        base = load_recipe(recipe or (_RECIPE_OF_METHOD[method] if method else _RECIPE)).settings
+        base = load_recipe(recipe or _RECIPE_OF_METHOD[method]).settings
     else:
         base = to_mapping(checkpoint.read_config(Path(earlier)))
         if resumed is None:
