@@ -63,6 +63,19 @@ class BySurface(Network):
         return -800 * offsets.square().sum(2)
 
 
+class Both(Network):
+    """The descriptors of :class:`ByColour`, and beside them the score maps of :class:`BySurface`."""
+
+    cells = Cells(1, 0.0)
+
+    def __init__(self, places: np.ndarray) -> None:
+        super().__init__(nn.Identity(), channels=12)
+        self.parts = ByColour(self.cells), BySurface(places)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.cat([part(images) for part in self.parts], 1)
+
+
 def moving(count: int, side: int, places: np.ndarray, seed: int = 0) -> AnnotatedFrames:
     """A surface, coloured by its coordinates in [0, 1], moved and scaled; points lie at ``places`` (K, 2) of it."""
     random = np.random.default_rng(seed)

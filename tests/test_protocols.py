@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from coordinates import ByColour, BySurface, Fixed, config, moving
+from coordinates import Both, ByColour, BySurface, Fixed, config, moving
 from equimark import protocols
 from equimark.embedding import ModelError
 from equimark.evaluation import AnnotatedFrames, draw_labels, evaluate_matching
@@ -36,6 +36,11 @@ def dense_model() -> LandmarkModel:
 def sparse_model(places: np.ndarray = PLACES) -> LandmarkModel:
     changes = {"method": "sparse", "frame.size": SIDE, "pairs.margin": MARGIN, **STILL}
     return LandmarkModel(BySurface(places), config(**changes))
+
+
+def joint_model() -> LandmarkModel:
+    changes = {"frame.size": SIDE, "pairs.margin": MARGIN, "network.landmarks": len(PLACES), **STILL}
+    return LandmarkModel(Both(PLACES), config(**changes))
 
 
 def surfaces(count: int, seed: int) -> AnnotatedFrames:
@@ -78,7 +83,15 @@ def test_the_plan() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "regression"), [(dense_model, "virtual"), (dense_model, "fit"), (sparse_model, "fit")]
+    ("make", "regression"),
+    [
+        (dense_model, "virtual"),
+        (dense_model, "fit"),
+        (sparse_model, "fit"),
+        (joint_model, "virtual"),
+        (joint_model, "fit"),
+        (joint_model, "linear"),
+    ],
 )
 def test_who_knows_the_place_makes_no_error(make: Callable[[], LandmarkModel], regression: Regression) -> None:
     """Far below a pixel, where the mean shape is off by several."""
@@ -95,12 +108,35 @@ def test_matching_who_knows_the_place() -> None:
     assert max(metrics.values()) < 1.5  # of 70 px, where the view has 36
 
 
-def test_virtual_points_need_descriptors() -> None:
+def test_linear_regression_goes_by_the_landmarks_of_the_run() -> None:
+    train, test = surfaces(6, 0), surfaces(3, 1)
+    draw = Draw("labels_all", 4, np.arange(6))
+
+    def predict(model: LandmarkModel, regression: Regression) -> np.ndarray:
+        with predictor(model, train, test, regression, QUICK) as by_draw:
+            return by_draw(draw)
+
+    linear = predict(joint_model(), "linear")
+    np.testing.assert_array_equal(linear, predict(sparse_model(), "linear"))
+    np.testing.assert_array_equal(linear, predict(sparse_model(), "fit"))
+    assert linear.shape == test.points.shape  # and no confidence, as that of descriptors
+    assert predict(joint_model(), "fit").shape[-1] == 3
+
+
+@pytest.mark.parametrize(
+    ("make", "regression", "fault"),
+    [
+        (sparse_model, "virtual", "a sparse run has no descriptors for virtual points"),
+        (dense_model, "linear", "this dense run has learned no landmarks of its own"),
+    ],
+)
+def test_what_a_regression_needs(make: Callable[[], LandmarkModel], regression: Regression, fault: str) -> None:
+    train = surfaces(2, 0)
     with (
-        pytest.raises(ModelError, match="a sparse run has no descriptors for virtual points"),
-        predictor(sparse_model(), surfaces(2, 0), surfaces(2, 1), "virtual", QUICK),
+        pytest.raises(ModelError, match=fault),
+        predictor(make(), train, surfaces(2, 1), regression, QUICK) as predict,
     ):
-        pass
+        predict(Draw("labels_all", 0, np.arange(2)))
 
 
 def test_a_landmark_that_no_label_shows() -> None:

@@ -254,8 +254,9 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     learning.add_argument("--seeds", type=int, default=3, help="draws of each number of labels (3); all are drawn once")
     learning.add_argument("--epochs", type=int, help="passes over the training images (virtual points: 300)")
     only = parser.add_argument_group("landmarks")
-    what = "virtual points as in DVE (default for descriptors), or as equimark fit does it"
-    only.add_argument("--regressor", choices=("virtual", "fit"), help=what)
+    what = "virtual points as in DVE (default for descriptors), linear from the run's own landmarks as in the 2017 "
+    what += "paper (default for sparse runs), or as equimark fit does it"
+    only.add_argument("--regressor", choices=("virtual", "linear", "fit"), help=what)
     only.add_argument("--points", type=int, help="virtual points of each landmark (50)")
     only.add_argument("--shared", action="store_true", help="all landmarks use the same virtual points")
     only.add_argument("--symmetric", metavar="PAIRS", help=f"{_SYMMETRIC}; with --regressor fit")

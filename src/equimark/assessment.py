@@ -127,7 +127,7 @@ def assess_landmarks(
         regressor: see :func:`equimark.protocols.predictor`; default: ``virtual`` for descriptors, ``fit`` for sparse
             landmarks.
         spec: of the virtual points.
-        pairs: of warped views that a sparse run's regression is fitted to, at least.
+        pairs: of warped views that a regression from a run's own landmarks is fitted to, at least.
         symmetric: landmarks that change places in a mirror: see :meth:`equimark.symmetry.Symmetry.parse`.
         direction: in which things lie in the images: see :class:`equimark.head.HeadSpec`.
         scale: see :func:`parse_scale`.
@@ -179,7 +179,7 @@ class _Task:
         settings: dict[str, Any] = {"regressor": self.method}
         if self.method == "virtual":
             settings |= asdict(self.spec)
-        elif self.model.is_sparse:
+        elif self.method == "linear" or self.model.is_sparse:
             settings["pairs"] = self.fitting.pairs
         elif self.method == "fit":
             settings["direction"] = self.fitting.direction

@@ -28,7 +28,7 @@ from .symmetry import Symmetry, doubt_pairs_at_one_place
 
 WEIGHTS_FILE, ABOUT_FILE = HEAD_FILES = ("head.safetensors", "head.yaml")
 SLIGHTLY = (0.0, -10.0, 10.0)  # degrees by which the direction found may be off
-PAIRS = 400  # of views from which a sparse run learns named landmarks; half as many raise the error by 1 %
+PAIRS = 400  # of views from which named landmarks are derived by a run's own; half as many raise the error by 1 %
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,14 @@ class HeadSpec:
         symmetry: of the landmarks: mirror images are learned from as well.
         direction: in which things lie in the images: ``upright``, that is all alike, ``any``, or ``auto``: any, if
             labelled shapes do not stand alike, which a single one always does. For runs with descriptors.
-        pairs: of warped views that a sparse run's landmarks are fitted to, at least.
+        pairs: of warped views from which named landmarks are derived by a run's own, at least.
+        from_landmarks: derive them from the run's own landmarks, also where it has descriptors.
     """
 
     symmetry: Symmetry | None = None
     direction: Direction = "auto"
     pairs: int = PAIRS
+    from_landmarks: bool = False
 
 
 class Head:
@@ -207,9 +209,10 @@ def fit_head(
     """Named landmarks from ``frames`` (N, 3, S, S) uint8 with labels (N, J, 2) in pixels of the frames.
 
     With descriptors they are prototypes (:class:`equimark.prototypes.PrototypeRegressor`). Those of a sparse
-    run are derived from its own landmarks (:class:`equimark.regression.LinearRegressor`), found on pairs of
-    views of the frames, warped at random as in training by ``seed`` (2017, section 4.3): equally many of each frame.
-    Labels that a warp takes out of view do not count.
+    run, or if the ``spec`` says so, are derived from the landmarks that it has of its own
+    (:class:`equimark.regression.LinearRegressor`), found on pairs of views of the frames, warped at random as in
+    training by ``seed`` (2017, section 4.3): equally many of each frame. Labels that a warp takes out of view do not
+    count.
 
     With a ``symmetry``, the mirror image of each frame is learned from as well; with descriptors, if that helps
     (:meth:`equimark.prototypes.PrototypeRegressor.fit_mirrored`). The network looks at it: its descriptors are not
@@ -220,16 +223,17 @@ def fit_head(
     turned slightly to either side as well, lest corrections take for granted that things stand exactly upright.
 
     Raises:
-        ModelError: if a landmark is visible in no image.
+        ModelError: if a landmark is visible in no image, or the run lacks what they are fitted to.
     """
     spec = spec or HeadSpec()
     symmetry, mirrored = spec.symmetry, spec.symmetry is not None
-    turned = model.has_descriptors and _lie_in_any_direction(points, spec.direction)
+    linear = model.is_sparse or spec.from_landmarks
+    turned = model.has_descriptors and not linear and _lie_in_any_direction(points, spec.direction)
     if symmetry is not None:
         frames = torch.cat([frames, frames.flip(-1)])
         points = np.concatenate([points, symmetry.mirror(points, model.frame.size)])
     try:
-        if model.is_sparse:
+        if linear:
             regressor: Regressor = _fit_linear(model, frames, points, seed, spec.pairs)
         else:
             model.need_descriptors()
@@ -308,10 +312,10 @@ def _fit_linear(
 def _look_at_pairs(
     model: Embedding, frames: Tensor, labels: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """The landmarks of a sparse run in both views of warped frames, and where the labels lie there.
+    """The landmarks that a run has of its own in both views of warped frames, and where the labels lie there.
 
     Args:
-        model: a sparse run.
+        model: a run with landmarks of its own.
         frames: (B, 3, S, S) uint8.
         labels: (B, J, 2) in pixels of the frames; NaN where not visible.
         generator: of the warps.

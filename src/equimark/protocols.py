@@ -17,7 +17,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -41,7 +41,7 @@ from .virtual_points import VirtualPointRegressor, VirtualPointSpec
 
 THRESHOLD = 0.1  # of the scale: up to it a landmark is right, and an image no failure
 CACHE_BYTES = 2**31  # of descriptors that are held in memory; more go to a file
-Regression = Literal["virtual", "fit"]
+Regression = Literal["virtual", "fit", "linear"]
 Entry = dict[str, float]
 Predict = Callable[["Draw"], Points]  # (N, K, 2), or (N, K, 3) with a confidence that is a probability
 
@@ -116,20 +116,22 @@ def predictor(
         model: with descriptors, or with sparse landmarks.
         train: labelled images.
         test: images to predict on.
-        regression: ``virtual``, the papers' virtual points on the descriptors of the cropped frame; ``fit``, as
-            ``equimark fit`` does it, which for a sparse run is the papers' linear regression under warps.
+        regression: ``virtual``, the papers' virtual points on the descriptors of the cropped frame; ``linear``, the
+            papers' linear regression under warps from the landmarks that the run has of its own; ``fit``, as
+            ``equimark fit`` does it, which for a sparse run is the same.
         spec: of the virtual points.
-        fitting: how ``fit`` does it.
+        fitting: how ``fit`` and ``linear`` do it.
         progress: show progress bars.
 
     Raises:
         ModelError: if the run cannot be used so.
     """
-    if regression == "fit":
-        yield lambda draw: _fit(model, train, test, draw, fitting)
+    if regression != "virtual":
+        how = replace(fitting or HeadSpec(), from_landmarks=regression == "linear")
+        yield lambda draw: _fit(model, train, test, draw, how)
         return
     if not model.has_descriptors:
-        raise ModelError(f"a {model.config.method} run has no descriptors for virtual points: use --regressor fit")
+        raise ModelError(f"a {model.config.method} run has no descriptors for virtual points: use --regressor linear")
     with cached_features(model, test.frames, progress=progress) as unseen:
         yield lambda draw: _fit_virtual_points(model, train, unseen, draw, spec, progress)
 
@@ -139,7 +141,7 @@ def _fit(
     train: AnnotatedFrames,
     test: AnnotatedFrames,
     draw: Draw,
-    fitting: HeadSpec | None,
+    fitting: HeadSpec,
 ) -> Points:
     frames, points = train.frames[draw.rows], train.points[draw.rows]
     head = fit_head(model, frames, points, spec=fitting, seed=draw.seed)
