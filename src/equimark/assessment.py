@@ -28,7 +28,7 @@ from .retraining import Transfer
 from .symmetry import Symmetry
 from .virtual_points import VirtualPointSpec
 
-Method = Literal["virtual", "fit", "as_trained", "trained_anew"]  # the last two are for supervised runs
+Method = Literal["virtual", "linear", "fit", "as_trained", "trained_anew"]  # the last two are for supervised runs
 
 
 def _load(run: str | Path, device: str) -> tuple[LandmarkModel, dict[str, Any]]:
