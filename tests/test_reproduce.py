@@ -1,6 +1,7 @@
 """Every table and figure of the papers, run through on tiny copies of the data sets."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from equimark.benchmarks.animals import KINDS
 from equimark.chains import ChainError
 from equimark.cli import main
 from equimark.reproduce import Value
+from equimark.tabulation import Cell
 from equimark.workshop import Workshop
 
 PUBLISHED = {
@@ -102,9 +104,31 @@ def test_a_subset_is_refused_unless_it_is_a_trial(root: Path, tmp_path: Path) ->
 
 def test_table_for_people() -> None:
     chain = chains.load("2017-table2")
-    values = {"TCDCN": {"error": Value(None, 7.95)}, "50 landmarks": {"error": Value(6.5, 6.67)}}
+    values = {"TCDCN": {"error": Value(None, 7.95)}, "50 landmarks": {"error": Value(Cell(6.5, 0.04), 6.67)}}
     _, rows = reproduce.table_of(chain, values)
-    assert rows == [["TCDCN", "- / 7.95"], ["50 landmarks", "6.50 / 6.67 (-0.17)"]]
+    assert rows == [["TCDCN", "- / 7.95"], ["50 landmarks", "6.50 ± 0.04 / 6.67 (-0.17)"]]
+    lines = reproduce.numbers_of(replace(chain, rows={}), values, []).csv().splitlines()
+    assert lines[0].endswith(',error,error std,"error, printed","error, difference"')
+    assert lines[1].endswith(",,,7.95,") and lines[2].startswith("50 landmarks,6.5,0.04,6.67,-0.1")
+
+
+def test_seeds(workshop: Workshop) -> None:
+    """Each has its own runs, and none is taken for another's; the table has their mean and deviation."""
+    chain = chains.load("2019-table4")
+    values = reproduce.reproduce(chain, workshop, seeds=2)
+    others = workshop.with_seed(1)
+    assert others.run_folder(next(iter(chain.runs))) != workshop.run_folder(next(iter(chain.runs)))
+    apart = [reproduce.values_of(chain, [each]) for each in (workshop, others)]
+    for row, cells in values.items():
+        for column, value in cells.items():
+            if value.ours is not None:
+                first, second = (found[row][column].ours for found in apart)
+                assert first is not None and second is not None
+                assert value.ours.value == pytest.approx((first.value + second.value) / 2)
+                assert value.ours.deviation == pytest.approx(abs(first.value - second.value) / 2**0.5)
+    assert json.loads((workshop.out / "2019-table4.json").read_text())["seeds"] == [0, 1]
+    assert "seed 1" in (workshop.out / "2019-table4.md").read_text()
+    assert r"\begin{tabular}" in (workshop.out / "2019-table4.tex").read_text()
 
 
 def test_printed_numbers() -> None:

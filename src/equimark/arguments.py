@@ -291,6 +291,8 @@ def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--list", action="store_true", help="name all tables and figures, their data and their cost")
     parser.add_argument("--root", type=Path, help="folder with a folder for each data set: celeba, 300w, ...")
     parser.add_argument("--out", type=Path, default=Path("runs/papers"), help="for runs, results and tables")
+    what = "train and evaluate with so many seeds, from --seed on (1): mean and deviation"
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help=what)
     parser.add_argument("--quick", action="store_true", help="a trial: a few steps, on whatever subset is there")
     _common(parser, seed=True)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from . import chains
@@ -14,6 +15,9 @@ from .chains import Cell, Chain
 from .config import load_recipe, make_config
 from .figures import DPI
 from .files import replace_file, write_text
+from .results import Results
+from .tabulation import Cell as Number
+from .tabulation import Row, Table, origins_of
 from .workshop import Workshop
 
 # Seconds for a pair of images in training, measured on two cores.
@@ -23,34 +27,46 @@ _UNPUBLISHED = {"animals": 1_500, "roboarm": 21_600, "yale-b": 2_242}  # trainin
 
 @dataclass(frozen=True)
 class Value:
-    """A number of a table: ours and what was printed, where there are such."""
+    """A number of a table: ours and what was printed, where there are such.
 
-    ours: float | None
+    Ours is the mean over seeds and its deviation; with a single seed the deviation is that over draws of labels.
+    """
+
+    ours: Number | None
     printed: float | None
 
     @property
     def difference(self) -> float | None:
         """Ours less what was printed."""
-        return None if self.ours is None or self.printed is None else self.ours - self.printed
+        return None if self.ours is None or self.printed is None else self.ours.value - self.printed
 
 
-def values_of(chain: Chain, workshop: Workshop) -> dict[str, dict[str, Value]]:
-    """The table: rows, columns, ours and printed."""
-    table: dict[str, dict[str, Value]] = {}
-    for row, cells in chain.rows.items():
-        table[row] = {cell.column: Value(_ours(cell, workshop), cell.printed) for cell in cells}
-    return table
+def values_of(chain: Chain, workshops: Sequence[Workshop]) -> dict[str, dict[str, Value]]:
+    """The table: rows, columns, ours (from a workshop for each seed) and printed."""
+    return {
+        row: {cell.column: Value(_ours(cell, workshops), cell.printed) for cell in cells}
+        for row, cells in chain.rows.items()
+    }
 
 
-def _ours(cell: Cell, workshop: Workshop) -> float | None:
+def _ours(cell: Cell, workshops: Sequence[Workshop]) -> Number | None:
     if cell.evaluate is None or cell.metric is None:
         return None
-    found: Any = workshop.evaluate(cell.evaluate).metrics
-    *path, metric = cell.metric.split(".")
+    found = [number for each in workshops if (number := _number_of(each.evaluate(cell.evaluate), cell.metric))]
+    if len(found) < 2:
+        return found[0] if found else None
+    values = [number.value for number in found]
+    return Number(mean(values), stdev(values))
+
+
+def _number_of(results: Results, metric: str) -> Number | None:
+    """The metric, which may be within another, as ``labels_5.error_iod_percent``."""
+    found: Any = results.metrics
+    *path, name = metric.split(".")
     for key in path:
         found = found.get(key, {})
-    value = found.get(metric)
-    return None if value is None else float(value)
+    value = found.get(name)
+    return None if value is None else Number(float(value), found.get(f"{name}_std") or None)
 
 
 # ---- what it takes, and what comes of it ----------------------------------------------------------------------
@@ -81,35 +97,87 @@ def table_of(chain: Chain, values: Mapping[str, Mapping[str, Value]]) -> tuple[l
 def _text(value: Value | None) -> str:
     if value is None:
         return ""
-    ours, printed = ("-" if number is None else f"{number:.2f}" for number in (value.ours, value.printed))
+    ours = "-" if value.ours is None else value.ours.text(2)
+    printed = "-" if value.printed is None else f"{value.printed:.2f}"
     return f"{ours} / {printed}" + ("" if value.difference is None else f" ({value.difference:+.2f})")
 
 
-def write(chain: Chain, values: Mapping[str, Mapping[str, Value]], workshop: Workshop) -> Path:
-    """The table as JSON and Markdown in the workshop; the path of the latter."""
+def numbers_of(chain: Chain, values: Mapping[str, Mapping[str, Value]], workshops: Sequence[Workshop]) -> Table:
+    """The same for programs: three columns for each of the chain, and how our numbers were made."""
+    rows = []
+    for name, row in values.items():
+        cells = [row.get(column, Value(None, None)) for column in chain.columns]
+        rows.append((name, tuple(number for value in cells for number in _numbers(value))))
+    columns = tuple(f"{column}{kind}" for column in chain.columns for kind in ("", ", printed", ", difference"))
+    return Table(chain.title, columns, tuple(rows), origins_of(list(_made(chain, workshops))))
+
+
+def _numbers(value: Value) -> tuple[Number | None, Number | None, Number | None]:
+    printed, difference = (None if number is None else Number(number) for number in (value.printed, value.difference))
+    return value.ours, printed, difference
+
+
+def _made(chain: Chain, workshops: Sequence[Workshop]) -> Iterator[Row]:
+    for name, cells in chain.rows.items():
+        found = {
+            cell.column if len(workshops) == 1 else f"{cell.column}, seed {each.seed}": each.evaluate(cell.evaluate)
+            for cell in cells
+            if cell.evaluate is not None
+            for each in workshops
+        }
+        yield Row(name, found)
+
+
+def write(chain: Chain, values: Mapping[str, Mapping[str, Value]], workshops: Sequence[Workshop]) -> list[Path]:
+    """The table in the first workshop: Markdown for people; JSON, CSV and LaTeX; their paths."""
+    table, out = numbers_of(chain, values, workshops), workshops[0].out
     columns, rows = table_of(chain, values)
     lines = [f"# {chain.title}", "", f"{chain.paper}. {chain.note}".strip(), ""]
     lines += [f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows)]
-    plain = {row: {column: asdict(value) for column, value in own.items()} for row, own in values.items()}
-    about = {"name": chain.name, "quick": workshop.quick, "seed": workshop.seed, "runs": list(chain.runs)}
-    write_text(workshop.out / f"{chain.name}.json", json.dumps(about | {"values": plain}, indent=2) + "\n")
-    path = workshop.out / f"{chain.name}.md"
-    write_text(path, "\n".join(lines) + "\n")
-    return path
+    plain = {row: {column: _plain(value) for column, value in own.items()} for row, own in values.items()}
+    about = {
+        "name": chain.name,
+        "quick": workshops[0].quick,
+        "seeds": [each.seed for each in workshops],
+        "runs": list(chain.runs),
+        "values": plain,
+    }
+    texts = {
+        ".md": "\n".join([*lines, *table.how_it_was_made()]) + "\n",
+        ".json": json.dumps(about, indent=2) + "\n",
+        ".csv": table.csv(),
+        ".tex": table.latex(),
+    }
+    paths = [out / f"{chain.name}{ending}" for ending in texts]
+    for path, text in zip(paths, texts.values(), strict=True):
+        write_text(path, text)
+    return paths
 
 
-def reproduce(chain: Chain, workshop: Workshop) -> dict[str, dict[str, Value]]:
+def _plain(value: Value) -> dict[str, float | None]:
+    ours, deviation = (value.ours.value, value.ours.deviation) if value.ours else (None, None)
+    return {"ours": ours, "deviation": deviation, "printed": value.printed, "difference": value.difference}
+
+
+def reproduce(chain: Chain, workshop: Workshop, seeds: int = 1) -> dict[str, dict[str, Value]]:
     """Train what a chain lacks, evaluate it, and write its table and its figure; the values of the table.
+
+    Args:
+        chain: the table or figure.
+        workshop: where it is made, with the first seed.
+        seeds: of trainings and evaluations, one after another; a figure is drawn with the first.
 
     Raises:
         BenchmarkError: if data are missing, before anything is trained.
     """
     workshop.check_data(chain)
-    for name, start_from in chain.runs.items():
-        workshop.train(name, start_from)
-    values = values_of(chain, workshop)
+    workshops = [workshop.with_seed(workshop.seed + place) for place in range(seeds if chain.rows else 1)]
+    for each in workshops:
+        for name, start_from in chain.runs.items():
+            each.train(name, start_from)
+    values = values_of(chain, workshops)
     if values:
-        write(chain, values, workshop)
+        write(chain, values, workshops)
     if chain.figure:
         figure = workshop.draw(chain)
         replace_file(workshop.out / f"{chain.name}.png", lambda path: figure.savefig(path, format="png", dpi=DPI))

@@ -97,11 +97,12 @@ class Table:
         """A table of GitHub's Markdown, and below it a list of how its numbers were made."""
         header = [_markdown(each) for each in (self.corner, *self.columns)]
         rows = [header, ["---"] * len(header), *self.texts("**{}**".format, _markdown)]
-        lines = [f"| {' | '.join(row)} |" for row in rows]
-        if self.origins:
-            made = (f"* {note}" for note in self.notes())
-            lines += ["", "<details><summary>How it was made</summary>", "", *made, "", "</details>"]
-        return "\n".join(lines) + "\n"
+        return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), *self.how_it_was_made()]) + "\n"
+
+    def how_it_was_made(self) -> list[str]:
+        """Lines of Markdown that fold its notes away, if it has any."""
+        notes = [f"* {note}" for note in self.notes()]
+        return ["", "<details><summary>How it was made</summary>", "", *notes, "", "</details>"] if notes else []
 
     def csv(self) -> str:
         """All digits of every number; deviations have columns of their own, as far as there are any."""
@@ -224,7 +225,7 @@ def tabulate(
         corner,
         tuple(", ".join(filter(None, place)) for place in columns),
         tuple((label, tuple(cells.get(place) for place in columns)) for label, cells in lines),
-        _origins_of(rows),
+        origins_of(rows),
         digits,
         best,
     )
@@ -300,7 +301,7 @@ def _number(name: str) -> tuple[float, str]:
 # ---- how it was made -----------------------------------------------------------------------------------------
 
 
-def _origins_of(rows: Sequence[Row]) -> tuple[tuple[str, str], ...]:
+def origins_of(rows: Sequence[Row]) -> tuple[tuple[str, str], ...]:
     """Each distinct origin once, with the rows that it stands behind; without these, if it stands behind all."""
     shared: dict[str, list[str]] = {}
     for row in rows:

@@ -65,6 +65,12 @@ class Workshop:
     progress: bool = True
     _loaded: dict[str, Benchmark] = field(default_factory=dict, init=False, repr=False, compare=False)
 
+    def with_seed(self, seed: int) -> Workshop:
+        """The same with another seed; data sets that are open are shared."""
+        other = replace(self, seed=seed)
+        other._loaded.update(self._loaded)
+        return other
+
     # ---- data ------------------------------------------------------------------------------------------------
 
     def folder_of(self, data: str) -> Path:
@@ -104,8 +110,8 @@ class Workshop:
     # ---- training --------------------------------------------------------------------------------------------
 
     def run_folder(self, name: str) -> Path:
-        """Where a run is kept."""
-        return self.out / "runs" / name
+        """Where a run is kept, among those of the same seed."""
+        return self.out / "runs" / f"seed-{self.seed}" / name
 
     def train(self, name: str, start_from: str | None) -> Path:
         """The folder of a run, trained if it is not, gone on with if it was interrupted."""

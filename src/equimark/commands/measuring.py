@@ -124,15 +124,17 @@ def run_reproduce(arguments: Namespace) -> None:
         return
     if arguments.name is None or arguments.root is None:
         raise ConfigError("reproduce wants a NAME (--list names all) and --root, the folder of the data sets")
+    if arguments.seeds < 1:
+        raise ConfigError(f"--seeds must be at least 1, got {arguments.seeds}")
     chain = chains.load(arguments.name)
     out = arguments.out / "quick" if arguments.quick else arguments.out
     workshop = Workshop(
         arguments.root, out, arguments.quick, arguments.seed, arguments.device, progress=not arguments.quiet
     )
-    values = reproduce(chain, workshop)
+    values = reproduce(chain, workshop, arguments.seeds)
     if values:
         print_table(chain.title, *table_of(chain, values))
-        print(f"table: {out / chain.name}.md, .json")
+        print(f"table: {out / chain.name}.md, .json, .csv, .tex")
     if chain.figure:
         print(f"picture: {out / chain.name}.png")
     print(f"{chain.paper}. {chain.note}".strip())
