@@ -80,17 +80,20 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
         arguments, rest = parser.parse_known_args(words)
     except UsageError:
         if name in commands:  # what is missing may be there, but mistyped
-            _refuse([word for word in words[1:] if _OPTION.fullmatch(word)], commands[name], keys)
+            _refuse(_options(words[1:]), commands[name], keys)
         raise
     arguments.words = words
-    if name == "train":
+    _refuse(_options(rest) if keys else rest, commands[name], keys)
+    if keys:
         arguments.settings = _settings(rest)
-    else:
-        _refuse(rest, commands[name])
     return arguments
 
 
 _OPTION = re.compile(r"--?[a-zA-Z][^\s=]*(=.*)?", re.DOTALL)
+
+
+def _options(words: Sequence[str]) -> list[str]:
+    return [word for word in words if _OPTION.fullmatch(word)]
 
 
 def _refuse(words: Sequence[str], command: argparse.ArgumentParser, keys: Sequence[str] = ()) -> None:
@@ -113,8 +116,7 @@ def _settings(rest: Sequence[str]) -> dict[str, str]:
             raise ConfigError(f"unexpected argument {option!r}; see equimark train --help")
         if not joined:
             if not words or words[0].startswith("--"):
-                known = ["overwrite", "resume", "quiet", *config_keys()]
-                raise ConfigError(f"{option} needs a value{nearest(option[2:], known)}")
+                raise ConfigError(f"{option} needs a value")
             value = words.pop(0)
         settings[option[2:].replace("-", "_")] = value
     return settings
