@@ -211,7 +211,7 @@ def test_landmarks_beside_descriptors() -> None:
     for wrong, message in (
         ({"method": "sparse", "network.landmarks": 3}, "network.channels is the number of landmarks there"),
         ({"network.landmarks": -1}, "must not be negative"),
-        ({"objective.landmark_weight": 0}, "network.landmarks: 0 does without"),
+        ({"objective.landmark_weight": 0}, "network.landmarks 0 does without"),
     ):
         with pytest.raises(ConfigError, match=message):
             make_config(wrong)

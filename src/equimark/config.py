@@ -103,11 +103,14 @@ class ObjectiveSpec:
 
     def __post_init__(self) -> None:
         if self.power <= 0 or self.gamma < 0 or self.window < 1:
-            raise ValueError(f"power must be positive, gamma not negative and window at least 1: {self}")
+            given = f"{self.power:g}, {self.gamma:g} and {self.window}"
+            raise ValueError(f"power must be positive, gamma not negative and window at least 1, got {given}")
         if not self.landmark_weight > 0:
-            raise ValueError(f"landmark_weight must be positive; network.landmarks: 0 does without: {self}")
+            given = f"{self.landmark_weight:g}"
+            raise ValueError(f"landmark_weight must be positive, got {given}; network.landmarks 0 does without")
         if self.pool < 0 or (self.auxiliaries != "all" and self.auxiliaries < 1):
-            raise ValueError(f"pool must not be negative and auxiliaries at least 1, or all: {self}")
+            given = f"{self.pool} and {self.auxiliaries}"
+            raise ValueError(f"pool must not be negative and auxiliaries at least 1, or all, got {given}")
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,8 @@ class OptimiserSpec:
 
     def __post_init__(self) -> None:
         if not (self.lr > 0 and self.weight_decay >= 0):
-            raise ValueError(f"lr must be positive and weight_decay not negative: {self}")
+            given = f"{self.lr:g} and {self.weight_decay:g}"
+            raise ValueError(f"lr must be positive and weight_decay not negative, got {given}")
         if self.bias_lr is not None and not self.bias_lr > 0:
             raise ValueError(f"bias_lr must be positive, or null for the rate of the rest: {self.bias_lr}")
         if not all(0 < m < 1 for m in self.milestones):
