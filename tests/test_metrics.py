@@ -26,6 +26,7 @@ from equimark.metrics import (
     pck,
     reliability,
     scaled_errors,
+    share_followed,
 )
 
 NAN = np.nan
@@ -249,6 +250,15 @@ def test_images_that_hide_a_landmark_cannot_tell_the_discovered_ones() -> None:
 
 
 # ---- over images and draws ----------------------------------------------------------------------------------
+
+
+def test_how_much_of_a_movement_is_followed_worked_by_hand() -> None:
+    """One landmark has to go 2 to the right and goes 1, with 5 downwards; the other has to go 1 up, and does."""
+    before, wanted = np.array([[[3.0, 0.0], [0.0, 4.0]]]), np.array([[[5.0, 0.0], [0.0, 5.0]]])
+    assert share_followed(before, wanted, np.array([[[4.0, -5.0], [0.0, 5.0]]])) == pytest.approx((2 * 1 + 1) / 5)
+    assert share_followed(before, wanted, wanted) == 1
+    assert share_followed(before, wanted, before) == 0
+    assert np.isnan(share_followed(before, before, wanted))
 
 
 def test_the_mean_shape_is_of_visible_landmarks() -> None:

@@ -11,6 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
+from coordinates import BySurface, Fixed, config, moving
 from equimark import report
 from equimark.checkpoint import LOG_FILE, read_config, read_log
 from equimark.config import make_config
@@ -20,12 +21,13 @@ from equimark.packs import PackedImages
 from equimark.page import Page
 from equimark.pairs import WarpPair
 from equimark.plots import canvas
-from equimark.report import confident_cells, write_run_report
+from equimark.report import confident_cells, findings, write_run_report
 from equimark.synthetic import portraits
 from equimark.training import train
 from equimark.warps import turned
 
 SMALL = {"frame.size": 40, "pairs.margin": 6, "batch_size": 2, "steps": 3, "log_every": 1}
+PLACES = np.array([[0.4, 0.42], [0.6, 0.4], [0.5, 0.6]])
 VOID = {"meta", "img", "br", "link"}
 
 
@@ -103,6 +105,15 @@ def test_a_report_of_landmarks_beside_descriptors(joint_run, packed):
     named = {p.stem for p in (joint_run.folder / "figures").iterdir()}
     assert {"rotations", "landmarks", "descriptors", "matches", "heat", "worst"} <= named
     assert any("8 channels, 3 landmarks beside" in text for text in page.words["td"])
+
+
+@pytest.mark.parametrize(("network", "share", "off"), [(BySurface(PLACES), 1, 0.5), (Fixed([(3, 4), (12, 9)]), 0, 12)])
+def test_how_much_landmarks_turn_with_the_image(network, share, least, most):
+    """Those of who knows the place, and those that stand still in the frame."""
+    model = LandmarkModel(network, config(method="sparse", **{"frame.size": 48, "pairs.margin": 6}))
+    _, away, followed = findings._turned_landmarks(model, moving(4, 48, PLACES).frames)
+    assert followed == pytest.approx(share, abs=0.02)
+    assert least <= away <= most  # pixels
 
 
 def test_a_report_without_images_says_how_to_give_them(run):

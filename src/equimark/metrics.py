@@ -7,6 +7,7 @@ other shares run from 0 to 1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -245,6 +246,22 @@ def linear_map(inputs: Points, outputs: Points) -> Points:
 def _map_linearly(weights: Points, points: Points) -> Points:
     mapped: Points = (points.reshape(len(points), -1) @ weights.T).reshape(len(points), -1, 2)
     return mapped
+
+
+def share_followed(before: Points, wanted: Points, found: Points) -> float:
+    """How much of a known movement of landmarks (N, K, 2) is followed: 1 all of it, 0 nothing, NaN if nothing moves.
+
+    It is the slope of the least squares line through 0 from the movements wanted to those found. What is off in other
+    directions does not show in it, as it does in the error.
+
+    Args:
+        before: where landmarks were found before things moved.
+        wanted: where these places are afterwards.
+        found: where landmarks are found then.
+    """
+    movement = wanted - before
+    moved = np.square(movement).sum()
+    return float((movement * (found - before)).sum() / moved) if moved else math.nan
 
 
 def mean_shape(truth: Points) -> Points:

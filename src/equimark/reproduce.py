@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 from . import chains
@@ -15,6 +14,7 @@ from .chains import Cell, Chain
 from .config import load_recipe, make_config
 from .figures import DPI
 from .files import replace_file, write_text
+from .metrics import mean_and_deviation
 from .results import Results
 from .tabulation import Cell as Number
 from .tabulation import Row, Table, origins_of
@@ -55,8 +55,7 @@ def _ours(cell: Cell, workshops: Sequence[Workshop]) -> Number | None:
     found = [number for each in workshops if (number := _number_of(each.evaluate(cell.evaluate), cell.metric))]
     if len(found) < 2:
         return found[0] if found else None
-    values = [number.value for number in found]
-    return Number(mean(values), stdev(values))
+    return Number(*mean_and_deviation([number.value for number in found]))
 
 
 def _number_of(results: Results, metric: str) -> Number | None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from equimark import geometry, plots
 from equimark.config import ConfigError, Method
+from equimark.metrics import share_followed
 from equimark.model import LandmarkModel
 from equimark.packs import PackedImages
 from equimark.page import Page
@@ -29,6 +30,7 @@ from equimark.report.views import (
 from equimark.sampling import Sampler
 from equimark.warps import turned
 
+_TURNED = 3  # images shown so
 ROTATIONS = (-50, -30, 0, 30, 50)  # degrees, as in the 2017 paper
 
 
@@ -87,9 +89,12 @@ def sparse_section(page: Page, model: LandmarkModel, images: PackedImages, *, se
         "A good landmark turns with the object, and sits on the same part of every individual.",
     )
     frames = choose(images, 12, seed)
-    figure, moved = _turned_landmarks(model, frames[:3])
+    figure, away, followed = _turned_landmarks(model, frames)
     page.numbers(
-        [("When the image is turned", f"{moved:.1f} px", "median distance of a landmark from its turned self")]
+        [
+            ("When the image is turned", f"{away:.1f} px", "median distance of a landmark from its turned self"),
+            ("Of the turn, followed", f"{100 * followed:.0f} %", "0 % for landmarks that stand still in the frame"),
+        ]
     )
     page.figure(
         named("rotations", label),
@@ -103,7 +108,8 @@ def sparse_section(page: Page, model: LandmarkModel, images: PackedImages, *, se
     page.figure(named("landmarks", label), figure, "Whole frames, chosen at random. No image was left out by hand.")
 
 
-def _turned_landmarks(model: LandmarkModel, frames: Tensor) -> tuple[Figure, float]:
+def _turned_landmarks(model: LandmarkModel, frames: Tensor) -> tuple[Figure, float, float]:
+    """The first images turned, how far landmarks are from where the turns take them, and how much they follow."""
     margin, size = model.config.pairs.margin, model.frame.size
     pixels = frames.float() / 255
     still = turned([0.0] * len(frames))
@@ -117,19 +123,22 @@ def _turned_landmarks(model: LandmarkModel, frames: Tensor) -> tuple[Figure, flo
         found.append(points)
         confidence.append(sure)
         expected.append(warp.move_to_target(upright.float() + margin).double().numpy())
-    by_image = [np.stack(parts, 1).reshape(-1, *parts[0].shape[1:]) for parts in (found, confidence, expected)]
+    by_image = [np.stack(parts, 1) for parts in (found, confidence, expected)]
+    shown = min(_TURNED, len(frames))
+    points, sure, wanted = (each[:shown].reshape(-1, *each.shape[2:]) for each in by_image)
     figure = plots.landmarks(
-        [view[i] for i in range(len(frames)) for view in views],
-        by_image[0],
-        confidence=by_image[1],
-        expected=by_image[2],
+        [view[i] for i in range(shown) for view in views],
+        points,
+        confidence=sure,
+        expected=wanted,
         notes=[f"{d:+d}°".replace("-", "−") if d else "upright" for d in ROTATIONS]
-        + [""] * (len(ROTATIONS) * (len(frames) - 1)),
+        + [""] * (len(ROTATIONS) * (shown - 1)),
         columns=len(ROTATIONS),
         title="The landmarks of an image and of the same image turned",
     )
-    errors = np.linalg.norm(by_image[0] - by_image[2], axis=-1).reshape(len(frames), len(ROTATIONS), -1)
-    return figure, float(np.median(np.delete(errors, ROTATIONS.index(0), axis=1)))
+    places, goals = (np.delete(each, ROTATIONS.index(0), axis=1) for each in (by_image[0], by_image[2]))
+    followed = share_followed(upright[:, None].double().numpy(), goals, places)
+    return figure, float(np.median(np.linalg.norm(places - goals, axis=-1))), followed
 
 
 def descriptor_section(
