@@ -107,7 +107,9 @@ def test_a_report_of_landmarks_beside_descriptors(joint_run, packed):
     assert any("8 channels, 3 landmarks beside" in text for text in page.words["td"])
 
 
-@pytest.mark.parametrize(("network", "share", "off"), [(BySurface(PLACES), 1, 0.5), (Fixed([(3, 4), (12, 9)]), 0, 12)])
+@pytest.mark.parametrize(
+    ("network", "share", "least", "most"), [(BySurface(PLACES), 1, 0, 0.5), (Fixed([(3, 4), (12, 9)]), 0, 6, 12)]
+)
 def test_how_much_landmarks_turn_with_the_image(network, share, least, most):
     """Those of who knows the place, and those that stand still in the frame."""
     model = LandmarkModel(network, config(method="sparse", **{"frame.size": 48, "pairs.margin": 6}))
