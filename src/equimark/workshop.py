@@ -36,7 +36,7 @@ from .packs import PackedImages, is_pack, write_pack
 from .results import Results
 from .virtual_points import VirtualPointSpec
 
-_QUICK_STEPS, _QUICK_BATCH, _QUICK_IMAGES, _QUICK_EPOCHS = 2, 2, 64, 2
+_QUICK_STEPS, _QUICK_BATCH, _QUICK_IMAGES, _QUICK_EPOCHS, _QUICK_PAIRS = 2, 2, 64, 2, 8
 _CHUNK = 256  # images
 _SHOWN, _QUICK_SHOWN, _LEARNED = 200, 24, 2_000  # images of a figure, and those that its heads are fitted to
 # Folders of sets that are read from the files of another.
@@ -207,7 +207,7 @@ class Workshop:
             labels=self._few(labels),
             draws=1 if self.quick else 3,
             spec=spec,
-            pairs=_QUICK_IMAGES if self.quick else PAIRS,
+            pairs=_QUICK_PAIRS if self.quick else PAIRS,
             learn_from=(other, self.folder_of(other)) if other else None,
             **common,
             **settings,
@@ -257,7 +257,7 @@ class Workshop:
         if spec.get("head"):
             learned = _framed(shown[0].split("train"), model, _LEARNED)
             assert learned.points is not None
-            fitting = HeadSpec(pairs=_QUICK_IMAGES if self.quick else PAIRS)
+            fitting = HeadSpec(pairs=_QUICK_PAIRS if self.quick else PAIRS)
             head = fit_head(model, learned.frames, learned.points, shown[0].landmark_names, fitting, seed=self.seed)
         return Exhibit(
             model,
