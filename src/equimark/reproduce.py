@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from . import chains
@@ -121,14 +120,14 @@ def _made(chain: Chain, workshops: Sequence[Workshop]) -> Iterator[Row]:
         found = {
             cell.column if len(workshops) == 1 else f"{cell.column}, seed {each.seed}": each.evaluate(cell.evaluate)
             for cell in cells
-            if cell.evaluate is not None
+            if cell.evaluate is not None and cell.metric is not None
             for each in workshops
         }
         yield Row(name, found)
 
 
-def write(chain: Chain, values: Mapping[str, Mapping[str, Value]], workshops: Sequence[Workshop]) -> list[Path]:
-    """The table in the first workshop: Markdown for people; JSON, CSV and LaTeX; their paths."""
+def write(chain: Chain, values: Mapping[str, Mapping[str, Value]], workshops: Sequence[Workshop]) -> None:
+    """The table, into the first workshop: Markdown for people, and JSON, CSV and LaTeX."""
     table, out = numbers_of(chain, values, workshops), workshops[0].out
     columns, rows = table_of(chain, values)
     lines = [f"# {chain.title}", "", f"{chain.paper}. {chain.note}".strip(), ""]
@@ -147,10 +146,8 @@ def write(chain: Chain, values: Mapping[str, Mapping[str, Value]], workshops: Se
         ".csv": table.csv(),
         ".tex": table.latex(),
     }
-    paths = [out / f"{chain.name}{ending}" for ending in texts]
-    for path, text in zip(paths, texts.values(), strict=True):
-        write_text(path, text)
-    return paths
+    for ending, text in texts.items():
+        write_text(out / f"{chain.name}{ending}", text)
 
 
 def _plain(value: Value) -> dict[str, float | None]:
