@@ -162,7 +162,7 @@ def test_command(
     arguments = ["reproduce", "2019-table4", "--root", str(root), "--out", str(tmp_path), "--quick", "--quiet"]
     assert main(arguments) == 0
     assert "/ 10.34" in capsys.readouterr().out
-    assert (tmp_path / "quick" / "2019-table4.md").is_file()
+    assert "`equimark reproduce 2019-table4 --root" in (tmp_path / "quick" / "2019-table4.md").read_text()
     arguments[1] = "2017-s-fig4"
     assert main(arguments) == 0
     said = capsys.readouterr().out

@@ -16,15 +16,13 @@ from . import checkpoint
 from .checkpoint import Checkpoint
 
 
-def made_now(device: torch.device, command: Sequence[str] = ()) -> dict[str, Any]:
-    """``command``, ``date`` (ISO, UTC), ``hardware`` and ``versions`` of what is made now.
+def made_now(device: torch.device) -> dict[str, Any]:
+    """``command``, ``date`` (ISO, UTC), ``hardware`` and ``versions`` of what is made now on a ``device``.
 
-    Args:
-        device: on which it is made.
-        command: the words after ``equimark``; none if no command was given, but Python called.
+    The command is empty, as if Python was called; see :meth:`equimark.results.Results.made_by`.
     """
     return {
-        "command": command_line(command),
+        "command": command_line(()),
         "date": datetime.now(UTC).date().isoformat(),
         "hardware": hardware(device),
         "versions": checkpoint.versions(),

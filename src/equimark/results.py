@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 import reprlib
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from .protocols import Entry
+from .provenance import command_line
 
 
 class ResultsError(ValueError):
@@ -68,6 +69,10 @@ class Results:
         if fault := next(_faults(content, _FORM), None):
             raise ResultsError(f"{path} is damaged: {fault}; measure again with equimark evaluate --out {path}")
         return cls(**{each.name: content[each.name] for each in fields(cls) if each.name in content})
+
+    def made_by(self, words: Sequence[str]) -> Results:
+        """The same, with the command that they come from: the words after ``equimark``."""
+        return replace(self, made={**self.made, "command": command_line(words)})
 
     def to_json(self) -> str:
         """The text of ``results.json``."""

@@ -55,6 +55,7 @@ class Workshop:
         seed: of trainings and evaluations.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         progress: show progress bars.
+        command: the words after ``equimark`` by which this is done; none if Python was called.
     """
 
     root: Path
@@ -63,6 +64,7 @@ class Workshop:
     seed: int = 0
     device: str = "auto"
     progress: bool = True
+    command: tuple[str, ...] = ()
     _loaded: dict[str, Benchmark] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def with_seed(self, seed: int) -> Workshop:
@@ -191,7 +193,7 @@ class Workshop:
             return Results.read(kept)
         common = {"root": self.folder_of(data), "seed": self.seed, "device": self.device, "progress": self.progress}
         with self.sizes():
-            results = _PROTOCOLS[protocol](self, folder, data, common, settings)
+            results = _PROTOCOLS[protocol](self, folder, data, common, settings).made_by(self.command)
         write_text(kept, results.to_json())
         return results
 

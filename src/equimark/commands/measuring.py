@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.markup import escape
 
-from equimark import assessment, chains, checkpoint, plots, provenance, report, run, tabulation, timing
+from equimark import assessment, chains, checkpoint, plots, report, run, tabulation, timing
 from equimark.commands.showing import mention, print_list, print_table, write_figure
 from equimark.config import ConfigError
 from equimark.embedding import choose_device
@@ -43,8 +42,7 @@ def run_evaluate(arguments: Namespace) -> None:
                 arguments.run, arguments.data, spec=_virtual_points(arguments), **settings
             )
     if arguments.out:
-        made = {**results.made, "command": provenance.command_line(arguments.words)}
-        write_text(arguments.out, replace(results, made=made).to_json())
+        write_text(arguments.out, results.made_by(arguments.words).to_json())
     print_table(*results.table())
     if arguments.out:
         print(f"results: {arguments.out}{_names_in_file(results)}")
@@ -129,7 +127,13 @@ def run_reproduce(arguments: Namespace) -> None:
     chain = chains.load(arguments.name)
     out = arguments.out / "quick" if arguments.quick else arguments.out
     workshop = Workshop(
-        arguments.root, out, arguments.quick, arguments.seed, arguments.device, progress=not arguments.quiet
+        arguments.root,
+        out,
+        arguments.quick,
+        arguments.seed,
+        arguments.device,
+        progress=not arguments.quiet,
+        command=tuple(arguments.words),
     )
     values = reproduce(chain, workshop, arguments.seeds)
     if values:
