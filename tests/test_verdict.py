@@ -104,6 +104,23 @@ def test_landmarks_beside_descriptors() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("matching", "share", "apart", "follow", "said"),
+    [
+        (1.0, 0.9, "yes", "no", "The descriptors of this run are of use, its landmarks are not. It has stopped"),
+        (CHANCE, 0.2, "no", "yes", "The landmarks of this run are of use, its descriptors are not. It has stopped"),
+        (CHANCE, 0.9, "no", "no", "This run is not of use as it is"),
+    ],
+)
+def test_one_of_both_fails(matching: float, share: float, apart: str, follow: str, said: str) -> None:
+    """Neither is blamed for the other."""
+    config = make_config({"method": "dve", "objective.power": 1.0, "network.landmarks": 10})
+    entries = log([matching] * 10, alignment=9.0, distinct_landmarks=10.0, alignment_share=share)
+    assert summarise(config, entries).startswith(said)
+    answers = {question: found for question, found, _ in answer(config, entries)}
+    assert (answers["Are places told apart?"], answers["Do they follow the picture?"]) == (apart, follow)
+
+
 def test_landmarks_whose_motion_is_not_known() -> None:
     entries = log(FALLING, "appearance", diversity=0.1, distinct_landmarks=10.0)
     assert [each[:2] for each in answer(SPARSE, entries)] == [

@@ -24,13 +24,7 @@ def diagnose(config: RunConfig, log: Sequence[Mapping[str, Any]]) -> list[str]:
     """
     if not log:
         return ["there is no log of this run, so nothing can be said about how training went"]
-    warnings = []
-    if config.landmarks:
-        distinct, share = recent_mean(log, "distinct_landmarks"), recent_mean(log, "alignment_share")
-        warnings += _diagnose_landmarks(config, distinct, share)
-    if config.has_descriptors:
-        warnings += _diagnose_descriptors(config, recent_mean(log, "matching"))
-    return warnings
+    return [*diagnose_landmarks(config, log), *diagnose_descriptors(config, log)]
 
 
 def recent_mean(log: Sequence[Mapping[str, Any]], name: str) -> float:
@@ -38,9 +32,12 @@ def recent_mean(log: Sequence[Mapping[str, Any]], name: str) -> float:
     return float(np.mean([entry[name] for entry in log[-_RECENT:] if name in entry] or [np.nan]))
 
 
-def _diagnose_landmarks(config: RunConfig, distinct: float, share: float) -> list[str]:
-    warnings = []
-    wanted = config.landmarks
+def diagnose_landmarks(config: RunConfig, log: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Those of :func:`diagnose` about landmarks, if a run has any, by a log of at least one line."""
+    if not config.landmarks:
+        return []
+    distinct, share = recent_mean(log, "distinct_landmarks"), recent_mean(log, "alignment_share")
+    warnings, wanted = [], config.landmarks
     if distinct < wanted - 0.5:
         raised = f"raise --objective.gamma (now {config.objective.gamma:g})"
         way_out = raised if config.objective.diversity == "overlap" else "set --objective.diversity overlap"
@@ -57,7 +54,11 @@ def _diagnose_landmarks(config: RunConfig, distinct: float, share: float) -> lis
     return warnings
 
 
-def _diagnose_descriptors(config: RunConfig, matching: float) -> list[str]:
+def diagnose_descriptors(config: RunConfig, log: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Those of :func:`diagnose` about descriptors, if a run has any, by a log of at least one line."""
+    if not config.has_descriptors:
+        return []
+    matching = recent_mean(log, "matching")
     chance = chance_matching(config.pairs.crop_size(config.frame.size), config.objective.power)
     if not matching > 0.9 * chance:
         return []

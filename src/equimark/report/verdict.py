@@ -8,7 +8,14 @@ from typing import Literal
 import numpy as np
 
 from equimark.config import RunConfig
-from equimark.health import STANDING_STILL, chance_matching, diagnose, recent_mean
+from equimark.health import (
+    STANDING_STILL,
+    chance_matching,
+    diagnose,
+    diagnose_descriptors,
+    diagnose_landmarks,
+    recent_mean,
+)
 from equimark.page import Page
 from equimark.report.views import titled
 
@@ -40,8 +47,12 @@ def verdict_section(page: Page, config: RunConfig, entries: Entries, *, label: s
 
 def summarise(config: RunConfig, entries: Entries) -> str:
     """The verdict in a sentence, from at least one line of a log."""
-    fails, progress = bool(diagnose(config, entries)), progress_of(_errors(config, entries))[0]
-    return _VERDICTS[fails, progress]
+    progress = progress_of(_errors(config, entries))[0]
+    landmarks, descriptors = (bool(own(config, entries)) for own in (diagnose_landmarks, diagnose_descriptors))
+    if landmarks != descriptors and config.landmarks and config.has_descriptors:
+        good, bad = ("landmarks", "descriptors") if descriptors else ("descriptors", "landmarks")
+        return f"The {good} of this run are of use, its {bad} are not. {_HALF_VERDICTS[progress]}"
+    return _VERDICTS[landmarks or descriptors, progress]
 
 
 Progress = Literal["early", "improving", "settled", "worse"]
@@ -54,6 +65,13 @@ _VERDICTS: dict[tuple[bool, Progress], str] = {  # by whether something is wrong
     (True, "improving"): "This run is not of use yet. It still gets better: train longer before you change anything.",
     (True, "settled"): "This run is not of use as it is, and it has stopped improving. What helps is said below.",
     (True, "worse"): "This run is not of use, and it became worse towards the end.",
+}
+
+_HALF_VERDICTS: dict[Progress, str] = {
+    "early": "It is too short to say more.",
+    "improving": "It still gets better: train longer before you change anything.",
+    "settled": "It has stopped improving; what helps is said below.",
+    "worse": "It became worse towards the end.",
 }
 
 
@@ -143,7 +161,7 @@ def _descriptors(config: RunConfig, entries: Entries) -> Answer:
     where = f"a point is found again in a bent copy of its picture, of {side} px, about {off:.2g} px off"
     meaning = f"{where}; guesses are {guessed:.2g} px off"
     question = "Are places told apart?"
-    if not diagnose(config, entries):
+    if not diagnose_descriptors(config, entries):
         return question, "yes" if off < _FOUND * guessed else "roughly", f"no collapse: {meaning}"
     if len(entries) < _FEWEST:
         return question, "not yet", f"so far, all places look alike to the network: {meaning}"
