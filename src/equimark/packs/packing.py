@@ -97,7 +97,7 @@ def write_pack(
     _check_free(out, overwrite)
     needed = count * frame.size**2 * 3
     with (
-        _room_for(out, f"this pack takes up to {needed / 1e9:.2f} GB; choose another --out"),
+        _room_for(out, f"this pack takes up to {needed / 1e6:,.1f} MB; choose another --out"),
         replace_folder(out) as folder,
     ):
         if shutil.disk_usage(folder).free < needed:
