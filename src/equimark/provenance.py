@@ -22,7 +22,7 @@ def made_now(device: torch.device) -> dict[str, Any]:
     The command is empty, as if Python was called; see :meth:`equimark.results.Results.made_by`.
     """
     return {
-        "command": command_line(()),
+        "command": "",
         "date": datetime.now(UTC).date().isoformat(),
         "hardware": hardware(device),
         "versions": checkpoint.versions(),
