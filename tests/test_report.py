@@ -11,6 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
+import equimark
 from coordinates import BySurface, Fixed, config, moving
 from equimark import report
 from equimark.checkpoint import LOG_FILE, read_config, read_log
@@ -251,3 +252,18 @@ def test_pairs_of_other_kinds_are_shown_as_they_are(tmp_path, settings, says):
     assert (tmp_path / "run" / "figures" / "pairs.png").is_file()
     page = parse(write_run_report(tmp_path / "run", PackedImages.from_array(images.images[:1])))
     assert any("do not come in such pairs" in text for text in page.words["p"])
+
+
+@pytest.mark.parametrize("landmarks", [1, 4])
+def test_pairs_that_do_not_move(landmarks: int, tmp_path: Path) -> None:
+    """Registered images of one subject: landmarks that stand still are right, and nobody says otherwise."""
+    images = portraits(6, seed=0, size=48).images
+    packed = PackedImages.from_array(images, [f"{i // 2}/{'ab'[i % 2]}" for i in range(6)])
+    small = SMALL | {"frame.size": 48, "pairs.margin": 4}
+    trained = equimark.train(
+        packed, tmp_path / "run", recipe="sparse-pairs", **small, **{"network.channels": landmarks}, progress=False
+    )
+    assert all("alignment_share" not in entry and "alignment" in entry for entry in read_log(tmp_path / "run"))
+    assert not any("follow" in warning for warning in trained.warnings)
+    words = parse(write_run_report(tmp_path / "run", packed)).words
+    assert "Share of standing still" not in {word for each in words.values() for word in each}

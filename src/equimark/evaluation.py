@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -275,7 +276,8 @@ class SparseHealth:
     Args:
         distinct_landmarks: how many of K stand apart on most images.
         alignment: squared distance between a landmark and where the warp says it should be, input pixels.
-        alignment_share: that, relative to landmarks that stand still in the frame: 1 is standing still.
+        alignment_share: that, relative to landmarks that stand still in the frame: 1 is standing still; NaN for a run
+            whose pairs do not move.
     """
 
     distinct_landmarks: int
@@ -298,4 +300,5 @@ def evaluate_sparse(model: LandmarkModel, frames: Tensor, *, seed: int = 0) -> S
     at_cells = cells_correspondence(views, cells, (source.shape[-2], source.shape[-1]))
     alignment = objectives.sparse_equivariance(source, target, at_cells, stride=cells.stride)["alignment"]
     health = objectives.sparse_health(source, alignment, at_cells, stride=cells.stride)
-    return SparseHealth(int(health["distinct_landmarks"]), float(alignment), float(health["alignment_share"]))
+    share = math.nan if model.config.pairs.is_still else float(health["alignment_share"])
+    return SparseHealth(int(health["distinct_landmarks"]), float(alignment), share)

@@ -57,7 +57,10 @@ def _sparse_terms(source: Tensor, target: Tensor, at_cells: Tensor, config: RunC
         alignment=spec.alignment,
         diversity=spec.diversity,
     )
-    return terms | objectives.sparse_health(source, terms["alignment"], at_cells, stride=cells.stride)
+    health = objectives.sparse_health(source, terms["alignment"], at_cells, stride=cells.stride)
+    if config.pairs.is_still:  # landmarks that stand still are right, and there is nothing to divide by
+        del health["alignment_share"]
+    return terms | health
 
 
 def _unknown_terms(

@@ -88,6 +88,11 @@ class PairSpec:
         if self.motion == "unknown" and self.partner == "itself":
             raise ValueError("motion: unknown needs another image: partner: next, or partner: folder")
 
+    @property
+    def is_still(self) -> bool:
+        """Whether all that both views show is at the same place: registered images that no further warp moves."""
+        return self.motion == "none" and self.second.is_identity
+
     def crop_size(self, frame_size: int) -> int:
         """Side of the views of a frame of ``frame_size`` pixels.
 

@@ -85,14 +85,11 @@ def _alignment(last: Mapping[str, float]) -> list[tuple[str, str, str]]:
     if "appearance" in last:
         meaning = "squared difference of the colours where the landmarks say that the same point is seen"
         return [("Appearance", f"{last['appearance']:.3g}", meaning)]
-    return [
-        ("Alignment", f"{last['alignment']:.3g} px²", "squared distance between a landmark and its warped self"),
-        (
-            "Share of standing still",
-            f"{last['alignment_share']:.2f}",
-            "1: the landmarks ignore the image; near 0: they move with what it shows",
-        ),
-    ]
+    found = [("Alignment", f"{last['alignment']:.3g} px²", "squared distance between a landmark and its warped self")]
+    if "alignment_share" not in last:  # registered pairs, where landmarks should stand still
+        return found
+    meaning = "1: the landmarks ignore the image; near 0: they move with what it shows"
+    return [*found, ("Share of standing still", f"{last['alignment_share']:.2f}", meaning)]
 
 
 def _duration(seconds: float) -> str:
