@@ -1,4 +1,4 @@
-"""What fine-tuning on a target set, on registered pairs and on pairs of unknown motion improves, on drawn sets.
+"""What fine-tuning on a target set, registered pairs, given flow and unknown motion improve, on drawn sets.
 
     python benchmarks/special_pairs.py --out runs/special --seed 0
 
@@ -10,7 +10,8 @@ A sparse run learns from warped portraits in even light. Two sets that it has no
 * *videos*: each portrait moved a little from frame to frame. Measured on people held out is how far the landmarks of
   the second frame are from where the motion, which no training sees, takes those of the first, beside landmarks that
   stand still in the same places; and how much of the squared difference of the frames is left when the warp fitted
-  through the landmarks undoes the motion. Learned from pairs of unknown motion alone, and from the diversity alone.
+  through the landmarks undoes the motion. Learned from the flow, from pairs of unknown motion alone, and from the
+  diversity alone.
 
 ``--only`` makes one of the two.
 """
@@ -50,9 +51,16 @@ class Pairs:
     motion: Warp | None = None
 
     def packed(self) -> PackedImages:
-        """A folder for each person."""
+        """A folder for each person, with the flow of the first image if there is a motion."""
         both = np.stack([self.first, self.second], 1).reshape(-1, SIDE, SIDE, 3)
-        return PackedImages.from_array(both, [f"{i // 2:05d}/{'ab'[i % 2]}" for i in range(len(both))])
+        images = PackedImages.from_array(both, [f"{i // 2:05d}/{'ab'[i % 2]}" for i in range(len(both))])
+        if self.motion is None:
+            return images
+        flow = np.full((len(both), SIDE, SIDE, 2), np.nan, np.float16)
+        grid = geometry.pixel_grid((SIDE, SIDE))
+        for i in range(len(self.first)):
+            flow[2 * i] = (_undo(self.motion[i : i + 1], grid[None])[0] - grid).numpy()
+        return images.with_labels(flow=flow)
 
 
 def light(images: Images, rng: np.random.Generator) -> Images:
@@ -119,10 +127,13 @@ def _landmarks_of_views(model: LandmarkModel, views: torch.Tensor) -> torch.Tens
 
 def _moved(pairs: Pairs, points: torch.Tensor) -> torch.Tensor:
     """Where points (N, K, 2) of the first images belong in the second."""
-    if pairs.motion is None:
-        return points
+    return points if pairs.motion is None else _undo(pairs.motion, points)
+
+
+def _undo(motion: Warp, points: torch.Tensor) -> torch.Tensor:
+    """Where points (N, ..., 2), in pixels of the first images, lie in the second ones."""
     size = (SIDE, SIDE)
-    return geometry.denormalise(pairs.motion.inverse(geometry.normalise(points, size)), size)
+    return geometry.denormalise(motion.inverse(geometry.normalise(points, size)), size)
 
 
 def _apart(points: torch.Tensor, others: torch.Tensor) -> float:
@@ -184,17 +195,17 @@ def compare_lights(people: Images, arguments: argparse.Namespace) -> dict[str, A
 
 
 def compare_videos(people: Images, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Landmarks on a moving face: learned from frames whose motion is not known, and from the diversity alone."""
+    """Landmarks on a moving face: learned from the flow, from frames of unknown motion, from the diversity alone."""
     generator = torch.Generator().manual_seed(arguments.seed)
     pairs = make_videos(people[900 - arguments.videos : 900], generator)
     unseen = make_videos(people[900:], generator)
 
-    def learn(name: str, **settings: Any) -> LandmarkModel:
+    def learn(name: str, recipe: str = "sparse-unknown-warp", **settings: Any) -> LandmarkModel:
         options = BASE | {"seed": arguments.seed, "overwrite": True, "steps": arguments.video_steps}
-        folder = arguments.out / name
-        return equimark.train(pairs.packed(), folder, recipe="sparse-unknown-warp", **(options | settings)).model
+        return equimark.train(pairs.packed(), arguments.out / name, recipe=recipe, **(options | settings)).model
 
     models = {
+        "motion given": learn("videos-flow", "sparse-flow", **{"pairs.second": STILL}),
         "motion unknown": learn("videos-unknown"),
         "diversity alone": learn("videos-control", **{"objective.appearance_weight": 1e-6}),
     }

@@ -184,15 +184,25 @@ def sparse_terms(
     window: int,
     alignment: str = "maps",
     diversity: str = "pooled",
+    weights: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """2017, eq. 9 without the regulariser: alignment summed over K, in pixels of an 80 px crop, overlap over pairs."""
+    """2017, eq. 9 without the regulariser: alignment summed over K, in pixels of an 80 px crop, overlap over pairs.
+
+    With ``weights`` (B, h, w) of the source cells, the alignment takes p(u) w(u) / sum_u p(u) w(u) for p(u | x', r); an
+    image of no weight adds nothing to it.
+    """
     aligned, similar = [], []
     for b in range(len(source_scores)):
         p_source, p_target = spatial_softmax(source_scores[b]), spatial_softmax(target_scores[b])
-        if alignment == "maps":
-            aligned.append(map_alignment(p_source, p_target, g[b]) * stride**2)
+        known = p_source
+        if weights is not None and weights[b].sum() > 0:
+            known = torch.stack([p * weights[b] / (p * weights[b]).sum() for p in p_source])
+        if weights is not None and weights[b].sum() == 0:
+            aligned.append(0 * p_source.sum())
+        elif alignment == "maps":
+            aligned.append(map_alignment(known, p_target, g[b]) * stride**2)
         else:
-            moved = torch.stack([bilinear(g[b].permute(2, 0, 1), soft_argmax(p)) for p in p_source])
+            moved = torch.stack([bilinear(g[b].permute(2, 0, 1), soft_argmax(p)) for p in known])
             landmarks = torch.stack([soft_argmax(p) for p in p_target])
             aligned.append(landmark_alignment(landmarks, moved) * stride**2)
         for p in (p_source, p_target):

@@ -87,6 +87,18 @@ def test_samples_of_a_ramp_are_their_position(x, y):
     torch.testing.assert_close(got, torch.tensor([[[x], [y]]], dtype=torch.float64), rtol=0, atol=1e-9)
 
 
+def test_sample_known_is_the_mean_of_what_is_known():
+    values = torch.tensor([[[[1.0, 3.0], [torch.nan, 5.0]], [[2.0, 2.0], [2.0, 2.0]]]])
+    points = torch.tensor([[[0.5, 0.5], [0.0, 0.0], [0.0, 0.4], [0.0, 0.6], [1.0, 1.0]]])
+    found = geometry.sample_known(values, points)
+    nan = torch.nan
+    torch.testing.assert_close(found[0, 0], torch.tensor([3.0, 1.0, 1.0, nan, 5.0]), equal_nan=True)
+    torch.testing.assert_close(found[0, 1], torch.full((5,), 2.0))
+    without_gaps = torch.rand(2, 3, 4, 5)
+    anywhere = torch.rand(2, 6, 2) * 3
+    torch.testing.assert_close(geometry.sample_known(without_gaps, anywhere), geometry.sample(without_gaps, anywhere))
+
+
 def test_samples_outside():
     values = torch.arange(6.0).view(1, 1, 2, 3)
     far = torch.tensor([[[-5.0, -5.0], [9.0, 9.0]]])

@@ -74,6 +74,55 @@ def test_other_forms_equal_the_literal_sums(alignment, diversity, window, outsid
         assert_same(value, wanted[term], (source, target) if term != "diversity" else (source,))
 
 
+@pytest.mark.parametrize("alignment", ["maps", "landmarks"])
+@pytest.mark.parametrize("blind", [(), (1,), (0, 1)])
+def test_weights_of_cells_equal_the_literal_sums(alignment, blind):
+    source, target, truth = maps()
+    weights = torch.rand(2, H, W, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    weights[weights < 0.4] = 0
+    weights[list(blind)] = 0  # images of which no cell counts
+    constants = {"stride": 2, "gamma": 7.0, "window": 2, "alignment": alignment, "weights": weights}
+    got = objectives.sparse_equivariance(source, target, truth, **constants)
+    wanted = oracles.sparse_terms(source, target, truth, **constants)
+    torch.testing.assert_close(got["alignment"], wanted["alignment"])
+    assert (got["alignment"].item() == 0) == (len(blind) == 2)
+    assert_same(got["total"], wanted["total"], (source, target))
+
+
+def test_cells_of_no_weight_may_lie_anywhere():
+    source, target, truth = maps()
+    weights = (torch.rand(2, H, W, generator=torch.Generator().manual_seed(5)) > 0.5).double()
+    elsewhere = truth + 1e3 * (1 - weights)[..., None]
+    got = (objectives.sparse_equivariance(source, target, t, weights=weights)["total"] for t in (truth, elsewhere))
+    torch.testing.assert_close(*got)
+
+
+EXTREMES = {"all mass on one cell": 30 * delta((1, 2), (4, 0), (0, 3)), "uniform": torch.zeros(1, 3, H, W).double()}
+
+
+def assert_same_at_extremes(got, wanted, inputs):
+    """As :func:`assert_same`, where gradients vanish: to 1e-5 of the largest, or of a millionth of the value."""
+    torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-12)
+    mine, theirs = (torch.autograd.grad(loss, inputs) for loss in (got, wanted))
+    for a, b in zip(mine, theirs, strict=True):
+        atol = 1e-5 * max(float(b.abs().max()), 1e-6 * wanted.item())
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=atol)
+
+
+@pytest.mark.parametrize("extreme", EXTREMES)
+@pytest.mark.parametrize("alignment", ["maps", "landmarks"])
+@pytest.mark.parametrize("diversity", ["pooled", "overlap"])
+@pytest.mark.parametrize("landmarks", [1, 3])
+def test_sparse_extremes_equal_the_literal_sums(extreme, alignment, diversity, landmarks):
+    source = EXTREMES[extreme][:, :landmarks].expand(2, -1, -1, -1).clone().requires_grad_()
+    target = source.detach().roll(1, -1).requires_grad_()
+    truth = maps()[2]
+    constants = {"stride": 2, "gamma": 7.0, "window": 2, "alignment": alignment, "diversity": diversity}
+    got = objectives.sparse_equivariance(source, target, truth, **constants)["total"]
+    wanted = oracles.sparse_terms(source, target, truth, **constants)["total"]
+    assert_same_at_extremes(got, wanted, (source, target))
+
+
 @pytest.mark.parametrize("window", [4, 5, 7])  # to the map's edge, beyond it in one direction, beyond it in both
 def test_windows_as_large_as_the_map(window):
     source = maps()[0]
@@ -368,6 +417,29 @@ def test_channels_last_features_give_the_same():
         torch.testing.assert_close(a, b)
 
 
+def dense_extreme(extreme):
+    """Descriptors that match one cell alone, or every cell alike."""
+    scale = 30.0 if extreme == "all mass on one cell" else 0.0
+    cells = scale * torch.eye(H * W, dtype=torch.float64).view(1, H * W, H, W)
+    return cells.expand(2, -1, -1, -1).clone().requires_grad_(), cells.roll(1, -1).repeat(2, 1, 1, 1).requires_grad_()
+
+
+@pytest.mark.parametrize("extreme", EXTREMES)
+@pytest.mark.parametrize("exchanged", [False, True])
+@pytest.mark.parametrize("outside", [0.0, 50.0])
+def test_dense_extremes_equal_the_literal_loss(extreme, exchanged, outside):
+    source, target = dense_extreme(extreme)
+    truth = maps()[2] + outside
+    if exchanged:
+        sets = objectives.next_in_batch(2)
+        got = objectives.descriptor_exchange(source, target, truth, source, sets)["total"]
+        wanted = oracles.literal_dve_loss(source, target, source, truth)
+    else:
+        got = objectives.dense_equivariance(source, target, truth)["total"]
+        wanted = oracles.literal_dense_loss(source, target, truth)
+    assert_same_at_extremes(got, wanted, (source, target))
+
+
 # ---- exchange
 
 
@@ -391,6 +463,13 @@ def test_exchange_with_sets_from_a_pool_equals_the_literal_loss(sets):
     pool = torch.randn(4, 3, 3, 4, dtype=torch.float64, requires_grad=True)  # maps of another size
     got = objectives.descriptor_exchange(source, target, truth, pool, torch.tensor(sets))["total"]
     assert_same(got, oracles.literal_dve_loss(source, target, pool, truth, sets=sets), (source, target, pool))
+
+
+def test_an_image_as_its_own_auxiliary_equals_the_literal_loss():
+    source, target, truth = maps(channels=6)
+    itself = torch.arange(2)[:, None]
+    got = objectives.descriptor_exchange(source, target, truth, source, itself)["total"]
+    assert_same(got, oracles.literal_dve_loss(source, target, source, truth, sets=itself), (source, target))
 
 
 def test_exchange_in_single_precision():

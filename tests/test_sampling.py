@@ -169,6 +169,22 @@ def test_given_flow_is_the_correspondence() -> None:
         assert torch.equal(pairs.valid[i], known & (expected[..., 0] <= 23))
 
 
+def test_of_an_image_to_itself_the_flow_says_what_is_known() -> None:
+    flow = np.full((6, SIDE, SIDE, 2), 3.0, np.float16)
+    flow[:, 10, 12] = np.nan
+    images = grey(numbered(6)).with_labels(flow=flow)
+    config = make_config(PLAIN, FLOW, {"pairs.partner": "itself"})
+    pairs = pairs_of(Sampler(images, config))
+    assert config.pairs.is_still
+    assert shown(pairs.source) == shown(pairs.target)
+    known = torch.ones(24, 24, dtype=torch.bool)
+    known[6, 8] = False
+    grid = torch.stack(torch.meshgrid(torch.arange(24.0), torch.arange(24.0), indexing="xy"), -1)
+    assert all(torch.equal(valid, known) for valid in pairs.valid)
+    torch.testing.assert_close(pairs.target_from_source[0][known], grid[known])
+    assert pairs.target_from_source[:, 6, 8].isnan().all()
+
+
 def test_flow_under_a_warped_source() -> None:
     """A source bent by g2 still knows where each of its pixels goes: g2 first, then the flow."""
     flow = np.full((3, SIDE, SIDE, 2), 2.0, np.float32)

@@ -72,7 +72,7 @@ class ObjectiveSpec:
 
     Args:
         power: of the distance in the dense objectives; 1 as printed, 0.5 as released.
-        outside: whether source pixels whose place lies outside the other view count in the dense objectives:
+        outside: whether source pixels whose place lies outside the other view count in the objectives:
             ``kept``, as in the papers, or ``dropped``.
         auxiliaries: number of images through which the descriptors of a pair are exchanged, or ``all`` there are.
         pool: how many further images are warped for each batch to take auxiliaries from; 0 takes them from the batch.

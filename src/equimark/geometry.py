@@ -86,6 +86,13 @@ def sample_normalised(values: Tensor, points: Tensor, *, padding: Literal["borde
     return out.reshape(*values.shape[:2], *points.shape[1:-1])
 
 
+def sample_known(values: Tensor, points: Tensor) -> Tensor:
+    """As :func:`sample`, of ``values`` with gaps, NaN: what is known around a point, NaN where most of it is not."""
+    known = values.isfinite().to(values.dtype)
+    share = sample(known, points)
+    return (sample(values.nan_to_num(), points) / share).where(share >= 0.5, torch.nan)
+
+
 def sample_nearest(values: Tensor, points: Tensor) -> Tensor:
     """Values (B, C, ...), of ``values`` (B, C, H, W), at the pixel nearest to each of ``points`` (B, ..., 2)."""
     limit = points.new_tensor([values.shape[-1] - 1, values.shape[-2] - 1])
@@ -95,9 +102,12 @@ def sample_nearest(values: Tensor, points: Tensor) -> Tensor:
 
 
 def inside(points: Tensor, size: Size) -> Tensor:
-    """Whether pixel ``points`` (..., 2) lie between the first and last pixel centres of ``size``."""
+    """Whether pixel ``points`` (..., 2) lie between the first and last pixel centres of ``size``; NaN does not.
+
+    Up to a thousandth of a pixel, as rounding must not put the border of an unmoved view outside.
+    """
     limit = points.new_tensor([size[1] - 1, size[0] - 1])
-    return ((points >= 0) & (points <= limit)).all(-1)
+    return ((points >= -1e-3) & (points <= limit + 1e-3)).all(-1)
 
 
 def resize(images: Tensor, size: Size) -> Tensor:

@@ -40,12 +40,14 @@ def compute_terms(
         return _unknown_terms(network, batch, config, cells, processes)
     if config.method == "sparse":
         source, target = _features(network, batch.source, batch.target)
-        return _sparse_terms(source, target, cells_correspondence(batch, cells, _size(source)), config, cells)
+        return _sparse_terms(source, target, *_correspondence(batch, config, cells, _size(source)), config, cells)
     return _matching_terms(network, batch, config, cells, processes)
 
 
-def _sparse_terms(source: Tensor, target: Tensor, at_cells: Tensor, config: RunConfig, cells: Cells) -> Terms:
-    """Of score maps (B, K, h, w), and where the source's cells lie in the target (B, h, w, 2)."""
+def _sparse_terms(
+    source: Tensor, target: Tensor, at_cells: Tensor, weights: Tensor | None, config: RunConfig, cells: Cells
+) -> Terms:
+    """Of score maps (B, K, h, w), where the source's cells lie in the target (B, h, w, 2) and what they weigh."""
     spec = config.objective
     terms = objectives.sparse_equivariance(
         source,
@@ -56,8 +58,9 @@ def _sparse_terms(source: Tensor, target: Tensor, at_cells: Tensor, config: RunC
         window=spec.window,
         alignment=spec.alignment,
         diversity=spec.diversity,
+        weights=weights,
     )
-    health = objectives.sparse_health(source, terms["alignment"], at_cells, stride=cells.stride)
+    health = objectives.sparse_health(source, terms["alignment"], at_cells, stride=cells.stride, weights=weights)
     if config.pairs.is_still:  # landmarks that stand still are right, and there is nothing to divide by
         del health["alignment_share"]
     return terms | health
@@ -97,7 +100,7 @@ def _matching_terms(
     found, channels = _features(network, pairs.source, pairs.target, *further), config.network.channels
     # A cut costs a copy on the way back, and other rounding.
     source, target, *pool = (each[:, :channels] for each in found) if config.network.landmarks else found
-    weights, at_cells = _weights(pairs, config, cells, _size(source)), cells_correspondence(pairs, cells, _size(source))
+    at_cells, weights = _correspondence(pairs, config, cells, _size(source))
     matched = (source, target, at_cells)
     settings: dict[str, Any] = {"stride": cells.stride, "power": config.objective.power, "weights": weights}
     if config.method == "dense":
@@ -112,7 +115,7 @@ def _matching_terms(
     if not config.network.landmarks:
         return terms
     sparse_source, sparse_target = (each[:, channels:] for each in found[:2])
-    beside = _sparse_terms(sparse_source, sparse_target, at_cells, config, cells)
+    beside = _sparse_terms(sparse_source, sparse_target, at_cells, weights, config, cells)
     return terms | beside | {"total": terms["total"] + config.objective.landmark_weight * beside["total"]}
 
 
@@ -147,19 +150,31 @@ def _size(features: Tensor) -> tuple[int, int]:
     return features.shape[-2], features.shape[-1]
 
 
-def cells_correspondence(pairs: PairBatch, cells: Cells, size: tuple[int, int]) -> Tensor:
-    """Where the source's cells lie in the target, in target cells (B, h, w, 2)."""
+def _correspondence(
+    pairs: PairBatch, config: RunConfig, cells: Cells, size: tuple[int, int]
+) -> tuple[Tensor, Tensor | None]:
+    """Where the source's cells lie in the target (B, h, w, 2), and their weights (B, h, w).
+
+    The weights are none, all alike, or 1 for those whose place is known and in view.
+    """
+    flow = config.pairs.motion == "flow"
+    at_cells = cells_correspondence(pairs, cells, size, gaps=flow)
+    if config.objective.outside == "kept" and not flow:
+        return at_cells, None
+    view = (pairs.source.shape[-2], pairs.source.shape[-1])
+    return at_cells.nan_to_num(), geometry.inside(cells.to_pixels(at_cells), view).float()
+
+
+def cells_correspondence(pairs: PairBatch, cells: Cells, size: tuple[int, int], *, gaps: bool = False) -> Tensor:
+    """Where the source's cells lie in the target, in target cells (B, h, w, 2).
+
+    Args:
+        pairs: of views.
+        cells: of the features.
+        size: (h, w) of the features.
+        gaps: whether the place of some pixels is not known; that of a cell most of which shows such pixels is NaN.
+    """
     field = pairs.target_from_source.movedim(-1, 1)
-    return cells.to_cells(geometry.sample(field, _centres(field, cells, size)).movedim(1, -1))
-
-
-def _centres(like: Tensor, cells: Cells, size: tuple[int, int]) -> Tensor:
-    return cells.centres(size, device=like.device).expand(len(like), -1, -1, -1)
-
-
-def _weights(pairs: PairBatch, config: RunConfig, cells: Cells, size: tuple[int, int]) -> Tensor | None:
-    """Weights (B, h, w) of the source cells: all alike (none), or only those whose place is known and in view."""
-    if config.objective.outside == "kept" and config.pairs.motion == "none":
-        return None
-    valid = pairs.valid[:, None].float()
-    return geometry.sample_nearest(valid, _centres(valid, cells, size))[:, 0]
+    centres = cells.centres(size, device=field.device).expand(len(field), -1, -1, -1)
+    at_centres = geometry.sample_known(field, centres) if gaps else geometry.sample(field, centres)
+    return cells.to_cells(at_centres.movedim(1, -1))

@@ -6,6 +6,7 @@ in target cells. Distances are reported in input pixels: ``stride`` is the numbe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
@@ -37,6 +38,7 @@ def sparse_equivariance(
     window: int = 5,
     alignment: Alignment = "maps",
     diversity: Diversity = "pooled",
+    weights: Tensor | None = None,
 ) -> Terms:
     """K landmarks from equivariance (2017, eq. 9): alignment (eq. 6 or 5) and diversity (pooled eq. 8, or eq. 7).
 
@@ -56,6 +58,9 @@ def sparse_equivariance(
         alignment: of the heat ``maps`` (eq. 6), which also draws each map together, or of their means alone, the
             ``landmarks`` (eq. 5).
         diversity: ``pooled`` (eq. 8 and after), or the ``overlap`` of pairs (eq. 7, pooled likewise).
+        weights: of the source cells (B, h, w) in the alignment, not negative; all alike if absent. Maps are taken
+            over the cells that count, so that there is nothing to be had from leaving them; an image without any
+            adds nothing.
 
     Returns:
         ``alignment`` (mean over landmarks, squared input pixels), ``diversity`` (sum of both images', each
@@ -68,7 +73,11 @@ def sparse_equivariance(
     _check_form("diversity", diversity, get_args(Diversity))
     source, target = geometry.spatial_softmax(source_scores), geometry.spatial_softmax(target_scores)
     align = map_alignment if alignment == "maps" else landmark_alignment
-    misaligned = align(source, target, target_from_source) * stride**2
+    misaligned = stride**2 * (
+        align(source, target, target_from_source)
+        if weights is None
+        else _align_weighted(align, source_scores, target, target_from_source, weights)
+    )
     similar = _diversity(source, target, diversity, window)
     to_reference = (_REFERENCE_SIDE / (stride * source.shape[-1])) ** 2
     landmarks = source.shape[1]
@@ -80,6 +89,17 @@ def sparse_equivariance(
 def _check_form(what: str, form: str, known: tuple[str, ...]) -> None:
     if form not in known:
         raise ValueError(f"{what} must be {' or '.join(known)}, got {form!r}")
+
+
+def _align_weighted(
+    align: Callable[[Tensor, Tensor, Tensor], Tensor], scores: Tensor, target: Tensor, truth: Tensor, weights: Tensor
+) -> Tensor:
+    """``align`` with source maps ``p(u) w(u) / sum p w``, over the images in which any cell counts."""
+    counting = weights.flatten(1).any(1)
+    if not counting.any():
+        return 0 * scores.sum()
+    source = geometry.spatial_softmax(scores[counting] + weights[counting].log()[:, None])
+    return align(source, target[counting], truth[counting]) * counting.float().mean()
 
 
 def landmark_alignment(source: Tensor, target: Tensor, target_from_source: Tensor) -> Tensor:
@@ -323,7 +343,14 @@ def _matching(
 
 
 @torch.no_grad()
-def sparse_health(source_scores: Tensor, alignment: Tensor, target_from_source: Tensor, *, stride: int = 2) -> Terms:
+def sparse_health(
+    source_scores: Tensor,
+    alignment: Tensor,
+    target_from_source: Tensor,
+    *,
+    stride: int = 2,
+    weights: Tensor | None = None,
+) -> Terms:
     """Whether landmarks collapse or stand still: what to watch beside the terms of :func:`sparse_equivariance`.
 
     Args:
@@ -331,14 +358,19 @@ def sparse_health(source_scores: Tensor, alignment: Tensor, target_from_source: 
         alignment: of this batch, in squared input pixels.
         target_from_source: (B, h, w, 2) in cells.
         stride: input pixels per cell.
+        weights: of the source cells (B, h, w); all alike if absent.
 
     Returns:
-        ``alignment_share`` (of :func:`standing_still`), ``distinct_landmarks``; both stay on the device. The alignment
-        of heat maps (eq. 6) contains their widths: the share of wide maps, early in training, is well above 1.
+        ``alignment_share`` (of :func:`standing_still`, or of one pixel where that is less, as in a video in which
+        hardly anything moves), ``distinct_landmarks``; both stay on the device. The alignment of heat maps (eq. 6)
+        contains their widths: the share of wide maps, early in training, is well above 1.
     """
     landmarks = geometry.soft_argmax(geometry.spatial_softmax(source_scores))
-    still = standing_still(landmarks, target_from_source, stride=stride)
-    return {"alignment_share": alignment.detach() / still, "distinct_landmarks": count_distinct(landmarks * stride)}
+    still = standing_still(landmarks, target_from_source, stride=stride, weights=weights)
+    return {
+        "alignment_share": alignment.detach() / still.clamp_min(1),
+        "distinct_landmarks": count_distinct(landmarks * stride),
+    }
 
 
 def distinct_landmarks(landmarks: Tensor, *, closer_than: float = 2.0) -> int:
@@ -363,7 +395,9 @@ def count_distinct(landmarks: Tensor, closer_than: float = 2.0) -> Tensor:
     return (~has_earlier).float().sum()
 
 
-def standing_still(source_landmarks: Tensor, target_from_source: Tensor, *, stride: int = 2) -> Tensor:
+def standing_still(
+    source_landmarks: Tensor, target_from_source: Tensor, *, stride: int = 2, weights: Tensor | None = None
+) -> Tensor:
     """The alignment that landmarks which ignore the image would score: mean |c - g c|^2, squared input pixels.
 
     Each landmark is put at its mean position over the batch. An alignment near this value means that
@@ -373,7 +407,12 @@ def standing_still(source_landmarks: Tensor, target_from_source: Tensor, *, stri
         source_landmarks: (B, K, 2) in cells.
         target_from_source: (B, h, w, 2) in cells.
         stride: input pixels per cell.
+        weights: of the source cells (B, h, w), which count as that nearest to them; all alike if absent.
     """
     fixed = source_landmarks.mean(0, keepdim=True).expand_as(source_landmarks)
     moved = _carry(fixed, target_from_source)
-    return (fixed - moved).square().sum(-1).mean() * stride**2
+    squares = (fixed - moved).square().sum(-1)
+    if weights is None:
+        return squares.mean() * stride**2
+    counting = geometry.sample_nearest(weights[:, None], fixed)[:, 0]
+    return (squares * counting).sum() / counting.sum().clamp_min(1) * stride**2

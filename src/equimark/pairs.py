@@ -67,7 +67,8 @@ class PairSpec:
             a video; another image of its ``folder``, as of one subject under several lights.
         gap: how many images further the ``next`` one is.
         motion: between the image and its partner: ``none``, they are registered; the ``flow`` that is given with
-            the images; ``unknown``, for the objective that fits it.
+            the images, or, for an image and ``itself``, none where that flow is known and nothing known elsewhere;
+            ``unknown``, for the objective that fits it.
     """
 
     margin: int = 15
@@ -81,8 +82,8 @@ class PairSpec:
     def __post_init__(self) -> None:
         if self.margin < 0 or self.gap < 1:
             raise ValueError(f"margin must not be negative and gap at least 1, got {self.margin} and {self.gap}")
-        if self.motion == "flow" and (self.partner, self.gap) != ("next", 1):
-            raise ValueError("motion: flow leads to the next frame, so it needs partner: next and gap: 1")
+        if self.motion == "flow" and (self.partner == "folder" or self.gap != 1):
+            raise ValueError("motion: flow leads to the next frame, so it needs partner: next (or itself) and gap: 1")
         if self.motion == "flow" and not self.first.is_identity:
             raise ValueError("motion: flow needs a first warp that does nothing; let the second warp bend the source")
         if self.motion == "unknown" and self.partner == "itself":
@@ -91,7 +92,7 @@ class PairSpec:
     @property
     def is_still(self) -> bool:
         """Whether all that both views show is at the same place: registered images that no further warp moves."""
-        return self.motion == "none" and self.second.is_identity
+        return (self.motion == "none" or self.partner == "itself") and self.second.is_identity
 
     def crop_size(self, frame_size: int) -> int:
         """Side of the views of a frame of ``frame_size`` pixels.
@@ -115,7 +116,8 @@ class PairBatch:
     Args:
         source: ``I o g1 o g2`` (B, 3, h, w) in [0, 1].
         target: ``I o g1``, or ``J o g1`` of the partner J (B, 3, h, w).
-        target_from_source: where each source pixel lies in the target, in target pixels (B, h, w, 2).
+        target_from_source: where each source pixel lies in the target, in target pixels (B, h, w, 2); NaN where that
+            is not known.
         valid: whether that position is known and lies inside the target (B, h, w).
         pool: views (P, 3, h, w) of further images, from which auxiliaries are taken; the sources if absent.
         auxiliaries: indices (B, A) into the pool: the auxiliary images of each pair; none if absent.
@@ -176,8 +178,7 @@ class WarpPair:
             images: shown by the source views, and by the target views if there are no partners.
             partners: (B, C, S, S), shown by the target views.
             flow: displacements (B, 2, S, S) in frame pixels from the images to their partners, NaN where unknown;
-                the first warp must then do nothing. A source pixel with unknown flow is not ``valid`` and is
-                taken to stand still.
+                the first warp must then do nothing.
         """
         size, side = (self.frame_size, self.frame_size), self.frame_size - 2 * self.margin
         table, target_points = self.first.tabulate(), self._crop()
@@ -188,13 +189,12 @@ class WarpPair:
 
         in_frame = geometry.denormalise(source_points, size)
         moved = torch.zeros_like(in_frame) if flow is None else geometry.sample_nearest(flow, in_frame).movedim(1, -1)
-        known = moved.isfinite().all(-1)
-        correspondence = in_frame + moved.nan_to_num() - self.margin
+        correspondence = in_frame + moved - self.margin
         return PairBatch(
             source=look(images, source_points),
             target=look(images if partners is None else partners, target_points),
             target_from_source=correspondence,
-            valid=geometry.inside(correspondence, (side, side)) & known,
+            valid=geometry.inside(correspondence, (side, side)),
         )
 
     def source_positions(self) -> Tensor:

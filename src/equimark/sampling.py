@@ -265,8 +265,10 @@ class Sampler:
         return self.images.batch(rows).to(self.device)
 
     def _flow(self, rows: Rows) -> Tensor:
+        """Displacements (B, 2, S, S) from images to their partners, NaN where unknown."""
         assert self.images.flow is not None
-        return torch.from_numpy(self.images.flow[rows].astype(np.float32)).movedim(-1, 1).to(self.device)
+        flow = torch.from_numpy(self.images.flow[rows].astype(np.float32)).movedim(-1, 1).to(self.device)
+        return 0 * flow if self.config.pairs.partner == "itself" else flow
 
     def _partners(self, rows: Rows, step: int) -> Rows:
         spec = self.config.pairs
