@@ -50,6 +50,23 @@ def test_confidence_is_the_mass_around_the_maximum() -> None:
     assert everything.confidence.item() == pytest.approx(1)
 
 
+def test_longer_descriptors_are_surer_of_the_same_place() -> None:
+    """2019, section 3.1: the direction says what, the length how surely; eq. 2 in three dimensions."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.nn.functional.normalize(torch.randn(1, 3, 9, 9, generator=generator), dim=1)
+    place = torch.tensor([[[4.0, 5.0]]])
+    direction = describe_points(features, place)
+    sure, where = [], []
+    for length in (1.0, 3.0, 10.0, 1000.0):
+        scores = similarity(length * direction, features)
+        found = locate(scores, radius=0)
+        assert found.confidence.item() == pytest.approx(float(scores.flatten(2).softmax(-1).max()), rel=1e-5)
+        sure.append(found.confidence.item())
+        where.append(found.positions)
+    assert all(torch.equal(each, place) for each in where)
+    assert sure == sorted(sure) and sure[0] < 0.05 and sure[-1] > 0.9
+
+
 def test_peak_at_the_border() -> None:
     found = locate(bump(torch.tensor([[[0.0, 11.0]]]), (12, 15), width=0.3))
     torch.testing.assert_close(found.positions, torch.tensor([[[0.0, 11.0]]]), atol=0.01, rtol=0)

@@ -10,6 +10,7 @@ from PIL import Image
 from equimark import plots
 from equimark.geometry import Cells
 from equimark.metrics import Reliability
+from equimark.plots import colours
 
 SIDE = 20
 
@@ -180,8 +181,21 @@ def test_curves_have_a_panel_per_number_and_do_not_show_the_same_curve_twice():
 
 
 def test_colour_maps_have_an_image_above_each():
-    figure = plots.colour_maps(pictures(3), np.random.default_rng(0).normal(size=(3, 6, 10, 10)))
-    assert len(figure.axes) == 6 and figure.axes[3].images[0].get_array().shape == (10, 10, 3)
+    features = np.random.default_rng(0).normal(size=(3, 6, 10, 10))
+    raw = plots.colour_maps(pictures(3), features)
+    assert len(raw.axes) == 9 and raw.axes[3].images[0].get_array().shape == (10, 10, 3)
+    of_one_length = plots.colour_maps(pictures(3), features / np.linalg.norm(features, axis=1, keepdims=True))
+    assert len(of_one_length.axes) == 6
+
+
+def test_descriptor_lengths_are_greys_relative_to_the_longest():
+    features = np.zeros((2, 3, 1, 2))
+    features[0, :2, 0, 1], features[1, 2, 0, 0] = (3, 4), -10
+    greys = colours.descriptor_lengths(features)
+    assert greys.shape == (2, 1, 2, 3)
+    assert greys[..., 0].tolist() == [[[0, 0.5]], [[1, 0]]]
+    assert (greys[..., 0] == greys[..., 2]).all()
+    assert colours.descriptor_lengths(0 * features).max() == 0
 
 
 def test_bars_compare_runs_by_metric():

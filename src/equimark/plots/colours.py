@@ -52,3 +52,13 @@ def descriptor_colours(features: NDArray[np.floating[Any]]) -> Colours:
     low, high = np.percentile(components, (2, 98), axis=0)
     colours: Colours = ((components - low) / (high - low).clip(1e-12)).clip(0, 1)
     return colours.reshape(count, height, width, 3)
+
+
+def descriptor_lengths(features: NDArray[np.floating[Any]]) -> Colours:
+    """Lengths of descriptors (N, C, h, w) as greys (N, h, w, 3), from 0 for no length to 1 for the longest.
+
+    The longer a vector, the more its matches (2019, eq. 2) draw together: the network says by it how sure it is of the
+    place (2019, section 3.1).
+    """
+    lengths = np.linalg.norm(features.astype(np.float64), axis=1)
+    return np.repeat((lengths / lengths.max(initial=1e-12))[..., None], 3, -1)

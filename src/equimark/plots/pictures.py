@@ -22,7 +22,15 @@ from equimark.plots.canvas import (
     sheet,
     show,
 )
-from equimark.plots.colours import INK, Colours, Points, descriptor_colours, palette, position_colours
+from equimark.plots.colours import (
+    INK,
+    Colours,
+    Points,
+    descriptor_colours,
+    descriptor_lengths,
+    palette,
+    position_colours,
+)
 
 
 def training_pairs(
@@ -149,12 +157,20 @@ def _night(image: Image) -> Image:
 
 
 def colour_maps(images: Sequence[Image], features: NDArray[np.floating[Any]]) -> Figure:
-    """Images, and below each its descriptors (N, C, h, w) as colours: equal descriptors have equal colours."""
-    figure, axes = sheet(2, len(images), "Descriptors as colours: equal parts should have equal colours", labelled=True)
-    for (above, below), image, colours in zip(axes.T, images, descriptor_colours(features), strict=True):
-        show(above, image)
-        show(below, colours)
-    label_rows(axes, ("image", "descriptors"))
+    """Images, and below each its descriptors (N, C, h, w) as colours: equal directions have equal colours.
+
+    Below these their lengths, the brighter the longer, unless all have the same: see :func:`descriptor_lengths`.
+    """
+    lengths = descriptor_lengths(features)
+    shown = [images, descriptor_colours(features)]
+    if np.ptp(lengths) > 1e-3:
+        shown.append(lengths)
+    title = "Descriptors as colours: equal parts should have equal colours"
+    figure, axes = sheet(len(shown), len(images), title, labelled=True)
+    for row, pictures in zip(axes, shown, strict=True):
+        for ax, picture in zip(row, pictures, strict=True):
+            show(ax, picture)
+    label_rows(axes, ("image", "descriptors", "their lengths")[: len(shown)])
     return figure
 
 

@@ -156,7 +156,8 @@ def descriptor_section(
         named("descriptors", label),
         figure,
         "The colours themselves mean nothing. That a part keeps its colour from one individual to the next means "
-        "that it is recognised; backgrounds have nothing in common and may take any colour.",
+        "that it is recognised; backgrounds have nothing in common and may take any colour."
+        + ("" if model.config.network.vector_length else " Where a descriptor is long (bright) its match is sure."),
     )
 
 
