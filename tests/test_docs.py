@@ -63,7 +63,7 @@ def test_every_variant_is_proven_by_a_test_that_is_there() -> None:
 
 
 def test_the_pictures_of_the_methods_are_those_that_the_script_draws() -> None:
-    drawn = runpy.run_path(str(ROOT / "docs/pictures.py"))["DRAWN"]
+    drawn = runpy.run_path(str(ROOT / "docs/pictures"))["DRAWN"]
     text = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
     assert sorted(re.findall(r"\(images/(\w+)\.png\)", text)) == sorted(drawn)
     assert all((ROOT / f"docs/images/{name}.png").stat().st_size < 120_000 for name in drawn)
