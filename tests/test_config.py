@@ -1,5 +1,6 @@
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -22,6 +23,7 @@ from equimark.config import (
 )
 from equimark.geometry import Frame
 from equimark.pairs import NO_CHANGE, PairSpec
+from equimark.warps import PRESETS
 
 
 def test_nothing_given_is_the_default() -> None:
@@ -200,6 +202,80 @@ def test_the_papers_constants() -> None:
     sparse = make_config(load_recipe("sparse-10").settings)
     assert (sparse.method, sparse.network.channels, sparse.objective.gamma) == ("sparse", 10, 500)
     assert sparse.pairs.photometric == NO_CHANGE.__class__(0, 0, 0, 0, 0)
+
+
+# Which warps each recipe has (2017 supplement, table 1; 2019: those of Dense3D), typed a second time.
+WARPED = {
+    "faces": [
+        *("sparse-10", "sparse-10-paper", "sparse-30", "sparse-30-paper", "sparse-50", "sparse-50-paper"),
+        *("sparse-aflw-51", "sparse-cats-10", "sparse-cats-20", "sparse-shoes-8", "finetune-sparse-50"),
+        *("supervised-smallnet", "supervised-smallnet-plus"),
+        *("segmentation-scratch", "segmentation-pretrained", "segmentation-finetuned"),
+    ],
+    "mnist": ["sparse-mnist"],
+    "dve": [
+        *("dense3d-smallnet", "dense-smallnet-16", "dense-smallnet-32", "dense-smallnet-64", "joint-smallnet-64"),
+        *("dve-smallnet-3", "dve-smallnet-16", "dve-smallnet-32", "dve-smallnet-64", "dve-smallnet-64-paper"),
+        *("dve-hourglass-64", "dve-animals", "finetune-dve-smallnet-64", "finetune-dve-hourglass-64"),
+    ],
+    "identity": [
+        *("roboarm-3", "roboarm-3-dve", "roboarm-3-dve-identity", "roboarm-20", "roboarm-20-dve"),
+        *("roboarm-20-dve-identity", "sparse-pairs", "sparse-unknown-warp"),
+    ],
+}
+
+
+@pytest.mark.parametrize("preset", WARPED)
+def test_recipes_warp_as_the_papers(preset: str) -> None:
+    for name in WARPED[preset]:
+        spec = make_config(load_recipe(name).settings).pairs
+        if preset == "identity":
+            assert spec.first.is_identity and spec.second.is_identity, name
+        else:
+            assert (spec.first, spec.second) == PRESETS[preset], name
+
+
+def test_every_recipe_has_warps_of_a_preset() -> None:
+    flow = make_config(load_recipe("sparse-flow").settings).pairs  # bends the source alone, as the flow asks for
+    assert flow.first.is_identity and flow.second == PRESETS["faces"][1]
+    assert sorted(["sparse-flow", *(name for names in WARPED.values() for name in names)]) == sorted(recipe_names())
+
+
+def test_other_categories_are_framed_as_the_paper_frames_them() -> None:
+    """2017 supplement, section 1: number of landmarks, side of the crop, window of the pooling, what stands around."""
+    for name, row in {
+        "sparse-mnist": (7, 35, 3, "black"),
+        "sparse-shoes-8": (8, 64, 5, "white"),
+        "sparse-cats-10": (10, 80, 5, "edge"),
+        "sparse-cats-20": (20, 80, 5, "edge"),
+        "sparse-aflw-51": (51, 80, 3, "edge"),
+    }.items():
+        config = make_config(load_recipe(name).settings)
+        crop = config.pairs.crop_size(config.frame.size)
+        assert (config.network.channels, crop, config.objective.window, config.frame.fill) == row, name
+
+
+@pytest.mark.parametrize(
+    ("recipe", "rate", "bias_rate", "decay", "amsgrad", "milestones", "batch"),
+    [
+        ("sparse-10-paper", 1e-4, None, 5e-4, False, (0.8,), 16),
+        ("sparse-30-paper", 1e-4, None, 5e-4, False, (0.8,), 16),
+        ("sparse-50-paper", 1e-4, None, 5e-4, False, (0.8,), 16),
+        ("dve-smallnet-64-paper", 1e-3, 1e-5, 0, True, (0.7, 0.9), 32),
+        ("dve-hourglass-64", 1e-3, None, 0, True, (0.5,), 16),
+    ],
+)
+def test_optimisers_are_the_papers(
+    recipe: str, rate: float, bias_rate: float | None, decay: float, amsgrad: bool, milestones: Any, batch: int
+) -> None:
+    """2017, section 4.1; 2019, section 4 and its released code."""
+    config = make_config(load_recipe(recipe).settings)
+    spec = config.optimiser
+    assert (spec.lr, spec.bias_lr, spec.weight_decay, spec.amsgrad) == (rate, bias_rate, decay, amsgrad)
+    assert (spec.schedule, spec.milestones, config.batch_size, config.epochs) == ("step", milestones, batch, 100)
+    assert config.network.padding == "zeros"
+    if config.method == "sparse":
+        assert (config.objective.diversity, config.objective.gamma, config.objective.window) == ("pooled", 500, 5)
 
 
 def test_landmarks_beside_descriptors() -> None:
