@@ -543,6 +543,23 @@ def test_standing_still_by_hand():
     assert float(objectives.standing_still(landmarks, stretched, stride=1)) == pytest.approx((0.25 + 2.25) / 2)
 
 
+def test_standing_still_where_cells_count():
+    # Landmark 0 stands on a cell that counts in the first image alone, landmark 1 on one that never does.
+    landmarks = torch.tensor([[[1.0, 1.0], [3.0, 2.0]]] * 2, dtype=torch.float64)
+    truth = identity_truth(2) + torch.tensor([[1.0, 0.0], [0.0, 2.0]], dtype=torch.float64)[:, None, None]
+    weights = torch.zeros(2, H, W, dtype=torch.float64)
+    weights[0, 1, 1] = 0.5
+    assert float(objectives.standing_still(landmarks, truth, stride=2, weights=weights)) == pytest.approx(4)
+    assert float(objectives.standing_still(landmarks, truth, stride=2, weights=0 * weights)) == 0
+
+
+def test_the_share_is_of_one_pixel_at_least():
+    """In a video in which nothing moves there is nothing to follow, and nothing to divide by."""
+    source, _, _ = maps()
+    health = objectives.sparse_health(source, torch.tensor(3.0), identity_truth(2), stride=2)
+    assert float(health["alignment_share"]) == pytest.approx(3)
+
+
 def test_landmarks_that_stand_still_score_the_standing_still_value():
     p = delta((1, 1), (3, 2)).expand(2, -1, -1, -1)
     truth = identity_truth(2) + torch.tensor([0.5, -1.0], dtype=torch.float64)

@@ -90,7 +90,7 @@ def sample_known(values: Tensor, points: Tensor) -> Tensor:
     """As :func:`sample`, of ``values`` with gaps, NaN: what is known around a point, NaN where most of it is not."""
     known = values.isfinite().to(values.dtype)
     share = sample(known, points)
-    return (sample(values.nan_to_num(), points) / share).where(share >= 0.5, torch.nan)
+    return (sample(values.nan_to_num(), points) / share).where(share > 0.499, torch.nan)  # half is enough, as rounded
 
 
 def sample_nearest(values: Tensor, points: Tensor) -> Tensor:

@@ -415,4 +415,4 @@ def standing_still(
     if weights is None:
         return squares.mean() * stride**2
     counting = geometry.sample_nearest(weights[:, None], fixed)[:, 0]
-    return (squares * counting).sum() / counting.sum().clamp_min(1) * stride**2
+    return (squares * counting).sum() / counting.sum().clamp_min(1e-6) * stride**2
