@@ -254,6 +254,18 @@ def test_pairs_of_other_kinds_are_shown_as_they_are(tmp_path, settings, says):
     assert any("do not come in such pairs" in text for text in page.words["p"])
 
 
+@pytest.mark.parametrize("motion", ["none", "flow"])
+def test_pairs_of_one_image_are_not_said_to_be_warped(motion: str, tmp_path: Path) -> None:
+    still = {"bend": 0, "extra_bend": 0, "rotation": 0, "translation": 0, "scale": 0}
+    packed = PackedImages.from_array(portraits(4, seed=0, size=40).images)
+    images = packed.with_labels(flow=np.ones((4, 40, 40, 2), np.float16))
+    given = SMALL | {"steps": 1, "pairs.first": still, "pairs.second": still, "method": "dve", "pairs.motion": motion}
+    train(images, make_config(given), tmp_path / "run", progress=False)
+    page = parse(write_run_report(tmp_path / "run", images))
+    assert any("Both views show the same image" in text for text in page.words["p"])
+    assert not any("warped at random" in text for text in page.words["p"])
+
+
 @pytest.mark.parametrize("landmarks", [1, 4])
 def test_pairs_that_do_not_move(landmarks: int, tmp_path: Path) -> None:
     """Registered images of one subject: landmarks that stand still are right, and nobody says otherwise."""

@@ -37,7 +37,7 @@ ROTATIONS = (-50, -30, 0, 30, 50)  # degrees, as in the 2017 paper
 def pairs_section(page: Page, model: LandmarkModel, images: PackedImages, *, seed: int = 0, label: str = "") -> None:
     """What training is shown: two views and what is known of the correspondence between them."""
     spec = model.config.pairs
-    known = "warp" if spec.partner == "itself" else spec.motion
+    known = ("same" if spec.is_still else "warp") if spec.partner == "itself" else spec.motion
     page.section(titled("What training was shown", label), _WHAT_IS_KNOWN[known])
     # Auxiliary images are not shown, so that one image is enough for the pairs of any run with descriptors.
     method: Method = "sparse" if model.is_sparse else "dense"
@@ -64,6 +64,8 @@ def pairs_section(page: Page, model: LandmarkModel, images: PackedImages, *, see
 _WHAT_IS_KNOWN = {
     "warp": "Each image is warped at random into two views, whose colours are changed independently. The warp says "
     "which points belong together: this is all the supervision there is.",
+    "same": "Both views show the same image, and nothing is moved. What is learned comes from the exchange with other "
+    "images: a point must find its way back through them.",
     "none": "The two views show two registered images of one folder: points at the same place belong together.",
     "flow": "The two views show a frame and the next one. The optical flow says which points belong together.",
     "unknown": "The two views show a frame and the next one. Which points belong together is not known: it is fitted.",
