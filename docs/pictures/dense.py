@@ -81,9 +81,7 @@ def draw_lengths(scene: Scene, people: Sequence[int] = (4, 9, 17, 23, 24, 41)) -
         images = PackedImages.from_array(scene.people.images[:TRAINING_IMAGES])
         model = equimark.train(images, Path(folder) / "run", recipe="dense3d-smallnet", **settings).model
     views = inner(scene.unseen[list(people)], model)
-    figure = plots.colour_maps(pictures(views), model.features_of(views).numpy())
-    figure.suptitle("")
-    return figure
+    return plots.colour_maps(pictures(views), model.features_of(views).numpy())
 
 
 def draw_exchange(scene: Scene, source: int = 9, other: int = 23, averaged: int = 60) -> Figure:
