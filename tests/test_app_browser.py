@@ -226,6 +226,26 @@ def test_from_the_first_point_to_the_file(page: Any, server: Server) -> None:
     assert (Path(server.arguments[3]) / "exports" / "head" / "head.yaml").exists()
 
 
+def test_an_answer_that_is_cut_short_is_none(page: Any, server: Server) -> None:
+    """The program was killed after it had saved a change and before it had said so."""
+    name_points(page, "nose, tail")
+    name, cut = image_name(page), []
+
+    def cut_short(route: Any) -> None:
+        route.fetch()
+        cut.append(route.request.url)
+        route.fulfill(status=200, body="", content_type="application/json")
+
+    page.route("**/api/marks", cut_short, times=1)
+    click(page, 24, 26)
+    page.wait_for_selector("#notice:has-text('does not answer')")
+    until(lambda: len(kept(server)["labels"].get(name, {})) == 1)
+    click(page, 10, 12)
+    until(lambda: len(kept(server)["labels"][name]) == 2)
+    page.wait_for_selector("#notice", state="hidden")
+    assert len(cut) == 1
+
+
 def test_nothing_is_lost_when_the_server_is_killed(page: Any, server: Server) -> None:
     name_points(page, "nose, tail")
     name, key = image_name(page), page.url.split("/")[-1]

@@ -22,8 +22,9 @@ async function ask(method, path, body) {
   } catch {
     throw new Silence("Equimark does not answer. Is it still running?");
   }
-  const answer = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Refusal(response.status, answer.message || `the request failed (${response.status})`);
+  const answer = await response.json().catch(() => null);
+  if (!response.ok) throw new Refusal(response.status, answer?.message || `the request failed (${response.status})`);
+  if (answer === null) throw new Silence("Equimark ended while it answered. Is it still running?");
   return answer;
 }
 
