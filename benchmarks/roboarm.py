@@ -22,12 +22,13 @@ from equimark.evaluation import AnnotatedFrames
 from equimark.packs import PackedImages
 from equimark.synthetic import Arm, arm
 
-METHODS: dict[str, dict[str, Any]] = {
+METHODS: dict[str, dict[str, Any]] = {  # recipes, or names of some with further settings
     "roboarm-3": {},
     "roboarm-20": {},
     "roboarm-20-dve": {},
     "roboarm-20-dve-identity": {},
-    "roboarm-20-dve-identity, the arm alone": {"pairs.motion": "flow"},  # of a frame to itself: what is known of it
+    # The flow of a frame to itself says what is known of it: the arm alone.
+    "roboarm-20-dve-identity-the-arm-alone": {"recipe": "roboarm-20-dve-identity", "pairs.motion": "flow"},
 }
 FRAMES, SPEED = 1200, 8.0
 TESTED, OTHER_POSES = 160, (400, 60.0)  # so fast that one frame says nothing of the next
@@ -63,13 +64,12 @@ def main() -> None:
         for method in arguments.only:
             run = equimark.train(
                 images,
-                arguments.out / f"{method.replace(', ', '-').replace(' ', '-')}-{seed}",
-                recipe=method.split(",")[0],
+                arguments.out / f"{method}-{seed}",
                 steps=arguments.steps,
                 batch_size=arguments.batch_size,
                 seed=seed,
                 overwrite=True,
-                **METHODS[method],
+                **({"recipe": method} | METHODS[method]),
             )
             metrics = evaluation.evaluate_matching(run.model, test).metrics()
             results.append({"method": method, "seed": seed} | metrics)

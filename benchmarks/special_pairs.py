@@ -197,12 +197,12 @@ def compare_lights(people: Images, arguments: argparse.Namespace) -> dict[str, A
 def compare_videos(people: Images, arguments: argparse.Namespace) -> dict[str, Any]:
     """Landmarks on a moving face: learned from the flow, from frames of unknown motion, from the diversity alone."""
     generator = torch.Generator().manual_seed(arguments.seed)
-    pairs = make_videos(people[900 - arguments.videos : 900], generator)
+    images = make_videos(people[900 - arguments.videos : 900], generator).packed()
     unseen = make_videos(people[900:], generator)
 
     def learn(name: str, recipe: str = "sparse-unknown-warp", **settings: Any) -> LandmarkModel:
         options = BASE | {"seed": arguments.seed, "overwrite": True, "steps": arguments.video_steps}
-        return equimark.train(pairs.packed(), arguments.out / name, recipe=recipe, **(options | settings)).model
+        return equimark.train(images, arguments.out / name, recipe=recipe, **(options | settings)).model
 
     models = {
         "motion given": learn("videos-flow", "sparse-flow", **{"pairs.second": STILL}),

@@ -19,11 +19,12 @@ def maps(batch: int = 2, channels: int = 3, seed: int = 0, size=(H, W), scale: f
     return source.requires_grad_(), target.requires_grad_(), truth
 
 
-def assert_same(got, wanted, inputs, rtol: float = 1e-6, gradient_rtol: float = 1e-5):
+def assert_same(got, wanted, inputs, rtol: float = 1e-6, gradient_rtol: float = 1e-5, least: float = 0.0):
+    """Gradients to ``gradient_rtol`` of the largest, or of ``least``."""
     torch.testing.assert_close(got, wanted, rtol=rtol, atol=1e-12)
     mine, theirs = (torch.autograd.grad(loss, inputs, retain_graph=True) for loss in (got, wanted))
     for a, b in zip(mine, theirs, strict=True):
-        torch.testing.assert_close(a, b, rtol=gradient_rtol, atol=gradient_rtol * float(b.abs().max()))
+        torch.testing.assert_close(a, b, rtol=gradient_rtol, atol=gradient_rtol * max(float(b.abs().max()), least))
 
 
 def identity_truth(batch: int, size=(H, W)):
@@ -101,12 +102,8 @@ EXTREMES = {"all mass on one cell": 30 * delta((1, 2), (4, 0), (0, 3)), "uniform
 
 
 def assert_same_at_extremes(got, wanted, inputs):
-    """As :func:`assert_same`, where gradients vanish: to 1e-5 of the largest, or of a millionth of the value."""
-    torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-12)
-    mine, theirs = (torch.autograd.grad(loss, inputs) for loss in (got, wanted))
-    for a, b in zip(mine, theirs, strict=True):
-        atol = 1e-5 * max(float(b.abs().max()), 1e-6 * wanted.item())
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=atol)
+    """Where gradients vanish, they are compared with a millionth of the value."""
+    assert_same(got, wanted, inputs, least=1e-6 * wanted.item())
 
 
 @pytest.mark.parametrize("extreme", EXTREMES)

@@ -34,7 +34,7 @@ SAME: dict[str, Any] = {"steps": 3, "batch_norm": "synchronised", "optimiser.lr"
 # What two processes do, in this order; ``step`` and ``process`` say when and where something happens.
 JOBS: dict[str, dict[str, Any]] = {
     "dve": {"method": "dve", "changes": SAME},
-    "dense": {"method": "dense", "changes": SAME | {"objective.outside": "dropped", "pairs.second.translation": 0.3}},
+    "dense": {"method": "dense", "changes": SAME | {"objective.outside": "dropped", "pairs.second.translation": 0.2}},
     "sparse": {"method": "sparse", "changes": SAME | {"optimiser.lr": 1e-5}},
     "pool": {"method": "dve", "changes": SAME | {"objective.pool": 4, "objective.auxiliaries": 2}},
     "accumulation": {"method": "dve", "changes": SAME | {"accumulation": 2}},
@@ -164,9 +164,9 @@ def assert_same(run: Path, one: Path, tolerance: float = 1e-5) -> None:
     assert losses(run) == pytest.approx(losses(one), rel=tolerance)
     ours, theirs = weights_of(run), weights_of(one)
     for name, weight in theirs.items():
-        off = ~torch.isclose(ours[name], weight, atol=tolerance, rtol=tolerance)
-        # Adam divides a gradient by its size: where there is next to none, rounding decides on the step.
-        assert off.float().mean() < 1e-4, f"{name}: {int(off.sum())} of {off.numel()} weights differ"
+        torch.testing.assert_close(
+            ours[name], weight, atol=tolerance, rtol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 @pytest.mark.parametrize("name", ["dve", "dense", "sparse", "pool", "accumulation"])

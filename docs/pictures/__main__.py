@@ -3,7 +3,7 @@
     make demo
     .venv/bin/python docs/pictures --runs runs/demo
 
-Some two minutes on two cores. All people shown are people that no network has learned from.
+Some five minutes on two cores. All people shown are people that no network has learned from.
 """
 
 from __future__ import annotations

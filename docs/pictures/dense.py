@@ -22,9 +22,8 @@ from equimark.model import LandmarkModel
 from equimark.packs import PackedImages
 from equimark.pairs import PairBatch
 from equimark.training import fresh_network
-from scene import Scene, draw_goal, inner, night, pairs_of, say
+from scene import VISIBLE, Scene, draw_goal, inner, night, pairs_of, say
 
-MARGIN = 7  # as that of the demonstration's runs
 _SHOWN = (36, 30, 54)  # outer corner of an eye, tip of the nose, corner of the mouth
 
 
@@ -73,9 +72,10 @@ def _off(heat: Tensor, goal: Tensor, cells: Cells) -> float:
     return float(((places - goal).norm(dim=-1) * heat).sum())
 
 
-def draw_lengths(scene: Scene, people: Sequence[int] = (4, 9, 17, 23, 24, 41)) -> Figure:
+def draw_lengths(scene: Scene, people: Sequence[int] = VISIBLE) -> Figure:
     """What descriptors in three dimensions say by their direction and by their length."""
-    settings: dict[str, Any] = {"frame.size": SIDE, "pairs.margin": MARGIN, "batch_size": 8, "steps": 600}
+    margin = scene.runs["dense"].config.pairs.margin
+    settings: dict[str, Any] = {"frame.size": SIDE, "pairs.margin": margin, "batch_size": 8, "steps": 600}
     settings["pairs.photometric.jpeg_probability"] = 0  # the dearest part of a pair
     with tempfile.TemporaryDirectory() as folder:
         images = PackedImages.from_array(scene.people.images[:TRAINING_IMAGES])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -84,7 +83,6 @@ def draw_supervised(scene: Scene, count: int = 5) -> Figure:
 
 def _supervise(scene: Scene, images: NDArray[np.uint8], points: NDArray[np.float32]) -> NDArray[np.float64]:
     """Landmarks (N, K, 2) of unseen people by a supervised network; SmallNet+ takes views of 64 px."""
-    settings: dict[str, Any] = {"batch_size": 16, "steps": 400}
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder) / "images", images, points)
         run = equimark.train(
@@ -92,7 +90,8 @@ def _supervise(scene: Scene, images: NDArray[np.uint8], points: NDArray[np.float
             Path(folder) / "run",
             recipe="supervised-smallnet-plus",
             labels=LandmarkTable(tuple(f"{i:06d}.png" for i in range(len(images))), points.astype(np.float64)),
-            **settings,
+            batch_size=16,
+            steps=400,
         )
         frames, placements = run.model.frames_of(list(scene.people.images[TRAINING_IMAGES:]))
         return run.model.detect_framed(frames, placements)[0]
