@@ -21,7 +21,7 @@ import yaml
 
 from equimark.config import ConfigError, nearest
 from equimark.files import write_text
-from equimark.results import Results, ResultsError
+from equimark.results import Results, ResultsError, over_seeds
 from equimark.tabulation import Row, tabulate
 
 PAGE = Path(__file__).with_suffix(".md")
@@ -115,13 +115,23 @@ def _table(where: str, spec: Any, folder: Path) -> str:
 
 
 def _row(where: str, label: str, spec: Any, folder: Path) -> Row:
-    own = {"file": spec} if isinstance(spec, str) else spec
+    own = spec if isinstance(spec, Mapping) else {"file": spec}
     _check_keys(where, own, _ROW_KEYS)
     files = own.get("files", {"": own.get("file")})
-    if not isinstance(files, dict) or not files or not all(isinstance(name, str) for name in files.values()):
+    if not isinstance(files, dict) or not files or not all(map(_are_names, files.values())):
         raise ConfigError(f"{where}: give a file, or files by the labels of their columns")
     metric = None if own.get("metric") is None else str(own["metric"])
-    return Row(label, {str(group): read_results(folder / name) for group, name in files.items()}, metric)
+    return Row(label, {str(group): _read_seeds(folder, names) for group, names in files.items()}, metric)
+
+
+def _are_names(given: Any) -> bool:
+    names = given if isinstance(given, list) else [given]
+    return bool(names) and all(isinstance(name, str) for name in names)
+
+
+def _read_seeds(folder: Path, names: str | list[str]) -> Results:
+    """Of a file, or of several that differ in their seeds alone."""
+    return over_seeds([read_results(folder / name) for name in ([names] if isinstance(names, str) else names)])
 
 
 def _check_keys(where: str, spec: Any, known: tuple[str, ...]) -> None:

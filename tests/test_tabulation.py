@@ -6,6 +6,7 @@ import json
 import math
 import re
 import runpy
+import statistics
 import string
 import sys
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from conftest import TINY
 from equimark import formats
 from equimark.config import ConfigError
 from equimark.landmarks import LandmarkTable
-from equimark.results import Results, ResultsError
+from equimark.results import Results, ResultsError, group_seeds, over_seeds
 from equimark.run import Run
 from equimark.synthetic import Portraits
 from equimark.tabulation import Cell, Row, Table, labels_of, tabulate, writer_of
@@ -285,6 +286,40 @@ def test_a_row_with_a_metric_of_its_own_and_rows_of_two_files() -> None:
     assert [labels for labels, _ in table.origins] == ["dve (300-W)", "dve (MAFL)"]
 
 
+def with_seed(results: Results, seed: int, more: float) -> Results:
+    """As of a run of another seed, with metrics that are so much higher."""
+    plain = {name: value + more for name, value in results.plain.items()}
+    entries = {name: own | {"error_px": own["error_px"] + more} for name, own in results.entries.items()}
+    return replace(results, metrics=plain | entries, trained=TRAINED | {"seed": seed}, seed=seed)
+
+
+def test_the_mean_over_seeds_by_hand() -> None:
+    mean = over_seeds([with_seed(FEW, seed, more) for seed, more in ((0, 0.0), (1, 1.0), (4, 5.0))])
+    assert mean.metrics["forward_nme"] == pytest.approx(5.25)  # 3.25, 4.25, 8.25
+    assert mean.metrics["forward_nme_std"] == pytest.approx(math.sqrt((4 + 1 + 9) / 2))
+    assert mean.entries["labels_10"]["error_px"] == pytest.approx(13.25)
+    assert mean.entries["labels_10"]["error_px_std"] == pytest.approx(math.sqrt(7))  # of the runs, not of the draws
+    assert mean.entries["labels_10"]["draws"] == 3
+    assert "1,500 steps x 16 on 23,763 images of celeba, seeds 0, 1, 4;" in tabulate(rows_of(dve=mean)).notes()[0]
+    assert over_seeds([FEW]) == FEW
+
+
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        (replace(MATCHING, protocol="matching, upsampled"), "protocol"),
+        (replace(MATCHING, images=7), "data"),
+        (replace(MATCHING, settings={"test": "all"}), "settings"),
+        (replace(MATCHING, trained=TRAINED | {"steps": 15}), "training"),
+        (replace(MATCHING, metrics={"same_identity_px": 1.0}), "metrics"),
+    ],
+)
+def test_what_differs_in_more_than_the_seed_has_no_mean(other: Results, what: str) -> None:
+    with pytest.raises(ResultsError, match=f"differ in more than the seed: in {what}$"):
+        over_seeds([MATCHING, other])
+    assert group_seeds([MATCHING, other, with_seed(MATCHING, 1, 0.5)]) == [[0, 2], [1]]
+
+
 def test_what_cannot_be_shown() -> None:
     with pytest.raises(ConfigError, match=r"'same_idenity_px' \(did you mean 'same_identity_px'\?\)"):
         tabulate(rows_of(a=MATCHING), ["same_idenity_px"])
@@ -521,7 +556,7 @@ def test_tabulate(evaluated: Path, command: Command) -> None:
         (["few.json", "none.json"], 1, "none.json cannot be read as results"),
         (["few.json", "labels.csv"], 1, "labels.csv cannot be read as results"),
         (["few.json", "--metric", "eror_px"], 2, "'eror_px' (did you mean 'error_px'?)"),
-        (["few.json", "--names", "a,b"], 2, "--names gives 2 names, there are 1 files"),
+        (["few.json", "--names", "a,b"], 2, "--names gives 2 names, there are 1 rows"),
         (["few.json", "--digits", "-2"], 2, "digits after the point cannot be -2"),
         (["few.json", "--out", "few.xls"], 2, "ends in .md, .csv, .tex, not to few.xls"),
         (["few.json", "--out", "photos"], 2, "--out photos is a folder"),
@@ -531,6 +566,21 @@ def test_what_cannot_be_tabulated(evaluated: Path, command: Command, words: list
     got, out, err = command("tabulate", *words)
     assert (got, out, len(err.splitlines())) == (code, "", 1)
     assert message in err
+
+
+def test_a_row_of_several_seeds(tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = {"dve-0": MATCHING, "other": replace(MATCHING, data="b.csv"), "dve-1": with_seed(MATCHING, 1, 1.0)}
+    for name, own in files.items():
+        (tmp_path / f"{name}.json").write_text(own.to_json(), encoding="utf-8")
+    words = [*(f"{name}.json" for name in files), "--over-seeds", "--out", "table.csv"]
+    assert command("tabulate", *words)[0] == 0
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "table.csv").read_text(encoding="utf-8"))))
+    assert [row[""] for row in rows] == ["dve", "other"]
+    assert [float(row["same_identity_px"]) for row in rows] == [pytest.approx(2.434), 1.934]
+    assert [row["same_identity_px std"] for row in rows] == [str(statistics.stdev([1.934, 2.934])), ""]
+    code, out, _ = command("tabulate", *words[:-2], "--names", "ours,others")
+    assert code == 0 and "ours" in out and "2.43 ± 0.71" in out
 
 
 # ---- the page of results ------------------------------------------------------------------------------------
@@ -548,12 +598,18 @@ both:
   best: low
   rows:
     dve: {files: {here: match.json, there: other.json}}
+    mean: [match.json, again.json]
 """
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name, results in {"few": FEW, "match": MATCHING, "other": replace(MATCHING, data="other.csv")}.items():
+    for name, results in {
+        "few": FEW,
+        "match": MATCHING,
+        "other": replace(MATCHING, data="other.csv"),
+        "again": with_seed(MATCHING, 1, 1.0),
+    }.items():
         (tmp_path / f"{name}.json").write_text(results.to_json(), encoding="utf-8")
     (tmp_path / "tables.yaml").write_text(TABLES, encoding="utf-8")
     (tmp_path / "page.md").write_text(PAGE, encoding="utf-8")
@@ -575,7 +631,8 @@ def test_the_page_has_its_tables_written_anew(folder: Path, monkeypatch: pytest.
         "| fit | 20.8 ± 5.5 | 12.9 ± 1.0 | 11.2 ± 0.1 | 6.0 |\n| mean shape | 9.5 | 9.5 | 9.5 | 9.5 |\n\n"
         "<details><summary>How it was made</summary>\n\n* `equimark evaluate landmarks "
     )
-    assert page.endswith("<!-- end -->\nAfter.\n") and "| dve | 1.93 | 7.38 | 1.93 | 7.38 |" in page
+    assert page.endswith("<!-- end -->\nAfter.\n") and "| dve | 1.93 | 7.38 | 1.93 | 7.38 |  |  |" in page
+    assert "| mean |  |  |  |  | 2.43 ± 0.71 | 7.88 ± 0.71 |" in page
     assert "old" not in page
     assert write_page(folder, monkeypatch) == page
 

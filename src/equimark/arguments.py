@@ -280,6 +280,8 @@ def _tabulate_arguments(parser: argparse.ArgumentParser) -> None:
     what = "metrics to show; default: all, or of several numbers of labels the first"
     parser.add_argument("--metric", nargs="+", metavar="NAME", help=what)
     parser.add_argument("--names", metavar="A,B", help="of the rows; default: those of the files")
+    what = "make a row of files that differ in their seeds alone: mean and deviation"
+    parser.add_argument("--over-seeds", action="store_true", help=what)
     parser.add_argument("--best", choices=("low", "high"), help="set the best number of each column in bold")
     parser.add_argument("--digits", type=int, default=2, metavar="N", help="after the point (2); a .csv has all")
     what = "table to write: .md, with how each number was made, .csv or .tex"

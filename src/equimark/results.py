@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import reprlib
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -136,6 +137,60 @@ def _texts(entry: Entry) -> dict[str, str]:
         name: f"{entry[name]:.3f}" + (f" ± {deviation:.3f}" if (deviation := entry.get(f"{name}_std")) else "")
         for name in names_of(entry)
     }
+
+
+# ---- several seeds -------------------------------------------------------------------------------------------
+
+
+def over_seeds(results: Sequence[Results]) -> Results:
+    """Of runs that differ in their seeds alone: the mean of each metric, and its deviation over the runs (of a sample).
+
+    It is of no file: ``trained`` has their ``seeds``.
+
+    Raises:
+        ResultsError: if they differ in more than the seed.
+    """
+    first = results[0]
+    for other in results[1:]:
+        if differing := [name for name, value in _but_seeds(first).items() if value != _but_seeds(other)[name]]:
+            raise ResultsError(f"{first.run} and {other.run} differ in more than the seed: in {', '.join(differing)}")
+    if len(results) == 1:
+        return first
+    metrics: dict[str, float | Entry] = dict(_mean_entry([each.plain for each in results]))
+    metrics |= {name: _mean_entry([each.entries[name] for each in results]) for name in first.entries}
+    seeds = [each.trained.get("seed", each.seed) for each in results]
+    return replace(first, metrics=metrics, trained={**first.trained, "seeds": seeds})
+
+
+def group_seeds(results: Sequence[Results]) -> list[list[int]]:
+    """Places of those that differ in their seeds alone, in the order of the first of each group."""
+    groups: list[list[int]] = []
+    for place, own in enumerate(results):
+        for group in groups:
+            if _but_seeds(results[group[0]]) == _but_seeds(own):
+                group.append(place)
+                break
+        else:
+            groups.append([place])
+    return groups
+
+
+def _but_seeds(results: Results) -> dict[str, Any]:
+    """What results of several seeds have in common, by name."""
+    return {
+        "protocol": results.protocol,
+        "data": (results.data, results.images),
+        "settings": dict(results.settings),
+        "training": {name: value for name, value in results.trained.items() if name != "seed"},
+        "metrics": [*names_of(results.plain), *((name, names_of(own)) for name, own in results.entries.items())],
+    }
+
+
+def _mean_entry(entries: Sequence[Entry]) -> dict[str, float]:
+    found = {name: [own[name] for own in entries] for name in names_of(entries[0])}
+    deviations = {f"{name}_std": statistics.stdev(values) for name, values in found.items()}
+    draws = {"draws": entries[0]["draws"]} if "draws" in entries[0] else {}
+    return {name: statistics.fmean(values) for name, values in found.items()} | deviations | draws
 
 
 # ---- what a file has to hold ---------------------------------------------------------------------------------

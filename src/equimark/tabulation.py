@@ -8,11 +8,12 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
 from .config import ConfigError, nearest
-from .results import Results, names_of
+from .results import Results, group_seeds, names_of, over_seeds
 
 Best = Literal["low", "high"]
 
@@ -140,6 +141,21 @@ def writer_of(path: Path) -> Callable[[Table], str]:
     if path.suffix.lower() not in WRITERS:
         raise ConfigError(f"a table is written to a file that ends in {', '.join(WRITERS)}, not to {path}")
     return WRITERS[path.suffix.lower()]
+
+
+def rows_over_seeds(labels: Sequence[str], results: Sequence[Results]) -> list[Row]:
+    """A row for each file, or for those that differ in their seeds alone, with what their labels begin with alike."""
+    rows = []
+    for group in group_seeds(results):
+        label = labels[group[0]] if len(group) == 1 else _beginning([labels[place] for place in group])
+        rows.append(Row(label, {"": over_seeds([results[place] for place in group])}))
+    return rows
+
+
+def _beginning(labels: Sequence[str]) -> str:
+    """What labels begin with alike; the first label, if they do not."""
+    alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*labels, strict=False))
+    return "".join(letters[0] for letters in alike).rstrip("-_./ ") or labels[0]
 
 
 def labels_of(paths: Sequence[Path]) -> list[str]:
@@ -344,7 +360,9 @@ def _training(results: Results) -> str:
     steps = f"{about['steps']:,} steps x {about['batch_size']} on {about['images']:,} images of {about['data']}"
     beside = f" and {about['landmarks']} landmarks beside" if about.get("landmarks") else ""
     network = f"{about['network']} with {about['channels']} channels{beside}"
-    return f"{about['method']}, {network}, {steps}, seed {about['seed']}"
+    seeds = about.get("seeds", [about["seed"]])
+    which = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds))}"
+    return f"{about['method']}, {network}, {steps}, {which}"
 
 
 def _seeds(results: Results) -> str:

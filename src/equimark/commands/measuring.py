@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,13 +99,13 @@ def run_tabulate(arguments: Namespace) -> None:
     """A table of results, and how each was made."""
     _check_file(arguments.out)
     write = tabulation.writer_of(arguments.out) if arguments.out else None
-    names = arguments.names.split(",") if arguments.names else tabulation.labels_of(arguments.results)
-    if len(names) != len(arguments.results):
-        raise ConfigError(f"--names gives {len(names)} names, there are {len(arguments.results)} files of results")
-    rows = [
-        tabulation.Row(name.strip(), {"": Results.read(path)})
-        for name, path in zip(names, arguments.results, strict=True)
-    ]
+    results, labels = [Results.read(path) for path in arguments.results], tabulation.labels_of(arguments.results)
+    if arguments.over_seeds:
+        rows = tabulation.rows_over_seeds(labels, results)
+    else:
+        rows = [tabulation.Row(label, {"": own}) for label, own in zip(labels, results, strict=True)]
+    if arguments.names:
+        rows = _name(rows, arguments.names.split(","))
     table = tabulation.tabulate(rows, arguments.metric, digits=arguments.digits, best=arguments.best)
     if write:
         write_text(arguments.out, write(table))
@@ -113,6 +114,12 @@ def run_tabulate(arguments: Namespace) -> None:
         print(line)
     if arguments.out:
         print(f"table: {arguments.out}")
+
+
+def _name(rows: list[tabulation.Row], names: list[str]) -> list[tabulation.Row]:
+    if len(names) != len(rows):
+        raise ConfigError(f"--names gives {len(names)} names, there are {len(rows)} rows of results")
+    return [replace(row, label=name.strip()) for name, row in zip(names, rows, strict=True)]
 
 
 def run_reproduce(arguments: Namespace) -> None:
