@@ -6,8 +6,8 @@
 * *exchange* (table 1): descriptors of several sizes, learned from 800 portraits without and with exchange. Without, the
   error between people should grow with the number of channels, with it not.
 * *arm* (table 4): descriptors of a robotic arm, learned from the flow between 1,200 frames, which move by some 3 px.
-  Tested is between 400 poses that have nothing to do with each other. Without exchange 20 channels should do worse than 3,
-  with it best.
+  Tested is between 400 poses that have nothing to do with each other. Without exchange 20 channels should do worse than
+  3, with it best.
 
 Each run leaves a file of results in OUT/results, as ``equimark evaluate --out`` does; what is there is not made again.
 ``equimark tabulate --over-seeds`` makes a table of them.

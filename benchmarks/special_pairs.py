@@ -13,13 +13,15 @@ A sparse run learns from warped portraits in even light. Two sets that it has no
   through the landmarks undoes the motion. Learned from the flow, from pairs of unknown motion alone, and from the
   diversity alone.
 
-``--only`` makes one of the two.
+``--only`` makes one of the two. Each run leaves a file of results in OUT/results, of which ``equimark tabulate
+--over-seeds`` makes a table.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,9 +31,12 @@ import torch
 from numpy.typing import NDArray
 
 import equimark
-from equimark import geometry, objectives, plots, thin_plate
+from equimark import checkpoint, geometry, objectives, plots, provenance, thin_plate
+from equimark.files import write_text
 from equimark.model import LandmarkModel
 from equimark.packs import PackedImages
+from equimark.results import Results
+from equimark.run import Run
 from equimark.synthetic import portraits
 from equimark.warps import Warp, WarpSpec, draw
 
@@ -162,16 +167,12 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)
     people = portraits(1000, seed=arguments.seed, size=SIDE).images
-    results = {
-        name: compare(people, arguments)
-        for name, compare in (("lights", compare_lights), ("videos", compare_videos))
-        if arguments.only in (None, name)
-    }
-    (arguments.out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(results, indent=2))
+    for name, compare in (("lights", compare_lights), ("videos", compare_videos)):
+        if arguments.only in (None, name):
+            compare(people, arguments)
 
 
-def compare_lights(people: Images, arguments: argparse.Namespace) -> dict[str, Any]:
+def compare_lights(people: Images, arguments: argparse.Namespace) -> None:
     """Landmarks under two lights: of a run in even light, fine-tuned on warps, fine-tuned on registered pairs."""
     seed, out, rng = arguments.seed, arguments.out, np.random.default_rng(arguments.seed)
     first = equimark.train(
@@ -182,44 +183,52 @@ def compare_lights(people: Images, arguments: argparse.Namespace) -> dict[str, A
     tuning: dict[str, Any] = {"steps": arguments.steps // 3, "seed": seed, "overwrite": True, "optimiser.lr": 0.001}
     registered = {"pairs.partner": "folder", "pairs.first": STILL, "pairs.second": STILL}
 
-    def tune(name: str, **settings: Any) -> LandmarkModel:
-        return equimark.train(pairs.packed(), out / name, start_from=first.folder, **(tuning | settings)).model
+    def tune(name: str, **settings: Any) -> Run:
+        return equimark.train(pairs.packed(), out / name, start_from=first.folder, **(tuning | settings))
 
-    models = {
-        "as it is": first.model,
-        "fine-tuned on warps": tune("lights-warps"),
-        "fine-tuned on registered pairs": tune("lights-registered", **registered),
+    runs = {
+        "lights-as-it-is": first,
+        "lights-warps": tune("lights-warps"),
+        "lights-registered": tune("lights-registered", **registered),
     }
-    draw_landmarks("lights", models, unseen, out)
-    return {how: disagreement(model, unseen) for how, model in models.items()}
+    for name, run in runs.items():
+        report(name, run, disagreement(run.model, unseen), unseen, arguments)
 
 
-def compare_videos(people: Images, arguments: argparse.Namespace) -> dict[str, Any]:
+def compare_videos(people: Images, arguments: argparse.Namespace) -> None:
     """Landmarks on a moving face: learned from the flow, from frames of unknown motion, from the diversity alone."""
     generator = torch.Generator().manual_seed(arguments.seed)
     images = make_videos(people[900 - arguments.videos : 900], generator).packed()
     unseen = make_videos(people[900:], generator)
 
-    def learn(name: str, recipe: str = "sparse-unknown-warp", **settings: Any) -> LandmarkModel:
+    def learn(name: str, recipe: str = "sparse-unknown-warp", **settings: Any) -> None:
         options = BASE | {"seed": arguments.seed, "overwrite": True, "steps": arguments.video_steps}
-        return equimark.train(images, arguments.out / name, recipe=recipe, **(options | settings)).model
+        run = equimark.train(images, arguments.out / name, recipe=recipe, **(options | settings))
+        report(name, run, following(run.model, unseen), unseen, arguments)
 
-    models = {
-        "motion given": learn("videos-flow", "sparse-flow", **{"pairs.second": STILL}),
-        "motion unknown": learn("videos-unknown"),
-        "diversity alone": learn("videos-control", **{"objective.appearance_weight": 1e-6}),
-    }
-    draw_landmarks("videos", models, unseen, arguments.out)
-    return {how: following(model, unseen) for how, model in models.items()}
+    learn("videos-flow", "sparse-flow", **{"pairs.second": STILL})
+    learn("videos-unknown")
+    learn("videos-control", **{"objective.appearance_weight": 1e-6})
 
 
-def draw_landmarks(name: str, models: dict[str, LandmarkModel], unseen: Pairs, out: Path) -> None:
-    """A picture of the landmarks of each model on four pairs."""
+def report(name: str, run: Run, metrics: dict[str, float], unseen: Pairs, arguments: argparse.Namespace) -> None:
+    """Write what was measured, and a picture of the landmarks on four pairs."""
+    results = Results(
+        protocol="landmarks of pairs",
+        run=f"{arguments.out / name}",
+        data=f"pairs of drawn people, {name.partition('-')[0]}",
+        images=len(unseen.first),
+        metrics=metrics,
+        seed=arguments.seed,
+        settings={},
+        made=provenance.made_now(run.model.device) | {"command": shlex.join(["python", *sys.argv])},
+        trained=provenance.training_of(checkpoint.load(run.folder)),
+    )
+    write_text(arguments.out / "results" / f"{name}-{arguments.seed}.json", results.to_json())
+    print(name, *(f"{what} {value:.2f}" for what, value in metrics.items()), flush=True)
     shown = [image for pair in zip(unseen.first[:4], unseen.second[:4], strict=True) for image in pair]
-    for how, model in models.items():
-        points = landmarks(model, np.stack(shown)).double().numpy()
-        figure = plots.landmarks(shown, points, columns=8, title=f"{name}: {how}")
-        figure.savefig(out / f"{name}-{how.replace(' ', '-').replace(',', '')}.png", dpi=90)
+    points = landmarks(run.model, np.stack(shown)).double().numpy()
+    plots.landmarks(shown, points, columns=8, title=name).savefig(arguments.out / f"{name}.png", dpi=90)
 
 
 if __name__ == "__main__":

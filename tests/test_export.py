@@ -19,6 +19,7 @@ from conftest import TINY, full_disk, same_weights
 from equimark import checkpoint, export, graphs, hub, networks, shapes
 from equimark.checkpoint import CheckpointError
 from equimark.config import make_config
+from equimark.directions import turn_frames
 from equimark.export import Exported, ExportError, export_onnx
 from equimark.files import replace_file
 from equimark.head import Head
@@ -250,12 +251,31 @@ def test_a_file_that_does_not_run(reflecting: LandmarkModel, tmp_path: Path, mon
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_head_for_any_direction_is_no_single_network(
-    dve_model: LandmarkModel, faces: Portraits, tmp_path: Path
-) -> None:
+def test_a_head_for_any_direction(dve_model: LandmarkModel, faces: Portraits, tmp_path: Path) -> None:
+    """The file looks in all directions itself: of turned images it says what the head says."""
     head = dve_model.fit(list(faces.images[:3]), faces.landmarks5[:3], direction="any")
-    with pytest.raises(ExportError, match="fit it with --direction upright"):
-        export_onnx(dve_model, tmp_path / "model.onnx", head=head)
+    found = export_onnx(dve_model, tmp_path / "model.onnx", head=head)
+    assert found.outputs == ("landmarks", "confidence") and found.difference < 0.1
+    frames, _ = dve_model.frames_of(list(faces.images[4:8]))
+    turned = turn_frames(frames, torch.tensor([0.0, 1.0, 2.5, -2.0]))
+    wanted, confidence = head.locate_frames(turned)
+    points, sure = run_file(found.path, turned)
+    np.testing.assert_allclose(points, wanted, atol=0.01)
+    np.testing.assert_allclose(sure, confidence, atol=1e-3)
+    upright = head.regressor.predict(dve_model.features(turned)).positions  # in one direction alone
+    assert np.abs(dve_model.network.cells.to_pixels(upright).numpy() - wanted).max() > 1
+
+
+def test_landmarks_beside_descriptors(tmp_path: Path) -> None:
+    model = made_of(**{"method": "dve", "network.landmarks": 3})
+    found = export_onnx(model, tmp_path / "model.onnx")
+    assert found.outputs == ("descriptors", "landmarks", "confidence") and len(found.shapes) == 4
+    frames = noise(2, 3, 40, 40)
+    descriptors, points, confidence = run_file(found.path, frames)
+    own = model.landmarks_of(frames)
+    np.testing.assert_allclose(descriptors, model.features(frames), atol=1e-4)
+    np.testing.assert_allclose(points, model.network.cells.to_pixels(own.positions), atol=1e-3)
+    np.testing.assert_allclose(confidence, own.confidence, atol=1e-5)
 
 
 def test_nothing_is_replaced_unasked(dve_model: LandmarkModel, tmp_path: Path) -> None:

@@ -258,15 +258,28 @@ def test_large_jpeg_is_decoded_reduced_but_keeps_its_size():
     data = encoded(picture(810, 1203), "JPEG", quality=95)
     reduced = decode(data, min_side=100)
     assert reduced.size == (810, 1203)
-    assert reduced.pixels.shape == (202, 300, 3)  # a quarter: an eighth would leave less than twice 100
+    assert reduced.pixels.shape == (202, 300, 3)  # a quarter: an eighth would leave less than 125
     full, _ = frame_image(decode(data).pixels, Frame(100))
     small, placement = frame_image(reduced.pixels, Frame(100), reduced.size)
     assert placement == Frame(100).place((810, 1203))
     assert np.abs(full.astype(int) - small).max() <= 4
 
 
+@pytest.mark.parametrize("least", [0, 1, 5])
+def test_reduced_least_neither_moves_nor_changes_much(least):
+    data = encoded(picture(250 + least, 400, seed=least), "JPEG", quality=95)
+    reduced = decode(data, min_side=100)
+    assert max(reduced.pixels.shape[:2]) == 200
+    full, _ = frame_image(decode(data).pixels, Frame(100))
+    small, _ = frame_image(reduced.pixels, Frame(100), reduced.size)
+    off = np.abs(full.astype(int) - small)
+    assert off.mean() < 1 and off.max() <= 8
+    shifted = [np.abs(full[:, 1:].astype(int) - small[:, :-1]).mean(), np.abs(full[1:].astype(int) - small[:-1]).mean()]
+    assert min(shifted) > 2 * off.mean()
+
+
 def test_small_jpeg_and_other_kinds_are_decoded_whole():
-    assert decode(encoded(picture(390, 390), "JPEG"), min_side=100).pixels.shape == (390, 390, 3)
+    assert decode(encoded(picture(249, 249), "JPEG"), min_side=100).pixels.shape == (249, 249, 3)
     assert decode(encoded(picture(390, 990), "PNG"), min_side=10).pixels.shape == (390, 990, 3)
 
 

@@ -8,12 +8,14 @@ alike, and an image is looked at in :data:`LOOKS` directions, to learn in which 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from . import geometry
+from .matching import Located
 
 Direction = Literal["auto", "upright", "any"]
 
@@ -71,9 +73,37 @@ def turn_points(points: Tensor, turns: Tensor, centre: float = 0.0) -> Tensor:
 def turn_frames(frames: Tensor, turns: Tensor) -> Tensor:
     """``frames`` (N, 3, S, S) uint8 turned by ``turns`` (N,) around their middle; the border goes on beyond it."""
     size = frames.shape[-1]
-    grid = geometry.pixel_grid((size, size)).expand(len(frames), -1, -1, -1)
+    grid = geometry.pixel_grid((size, size)).expand(frames.shape[0], -1, -1, -1)
     drawn = geometry.sample(frames.float(), turn_points(grid, -turns, (size - 1) / 2))
     return drawn.round().to(torch.uint8)
+
+
+def locate(
+    frames: Tensor,
+    look: Callable[[Tensor], Located],
+    likelihood: Callable[[Located], Tensor],
+    mean_shape: Tensor,
+    cells: geometry.Cells,
+) -> Located:
+    """Landmarks of things in any direction: of all looks the likeliest one, turned until it stands upright.
+
+    Args:
+        frames: (B, 3, S, S) uint8.
+        look: frames to landmarks (B, K, 2), in cells, of things that stand upright.
+        likelihood: of these (B,).
+        mean_shape: of upright things (K, 2), in cells.
+        cells: of the maps.
+    """
+    count = frames.shape[0]
+    tried = looks()[:, None].expand(-1, count)
+    found = look(turn_frames(frames.repeat(LOOKS, 1, 1, 1), -tried.flatten()))
+    best = likelihood(found).view(LOOKS, count).argmax(0)
+    each = torch.arange(count)
+    shapes = found.positions.view(LOOKS, count, *mean_shape.shape)[best, each]
+    turns = looks()[best] + turns_between(shapes, mean_shape)
+    upright = look(turn_frames(frames, -turns))
+    points = turn_points(cells.to_pixels(upright.positions), turns, (frames.shape[-1] - 1) / 2)
+    return Located(cells.to_cells(points), upright.confidence)
 
 
 def _centred(shapes: Tensor, known: Tensor) -> Tensor:

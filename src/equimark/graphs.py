@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from . import detection, geometry
+from . import detection, directions, geometry
 from .matching import Located
 from .networks import Network, look_twice
 from .prototypes import PrototypeRegressor
@@ -49,12 +49,30 @@ class Descriptors(_Graph):
 
 
 class Landmarks(_Graph):
-    """Images (B, 3, H, W) to the landmarks of a sparse run (B, K, 2) in pixels, and their confidence (B, K)."""
+    """Images (B, 3, H, W) to the K landmarks of a run's own (B, K, 2) in pixels, and their confidence (B, K)."""
+
+    def __init__(self, network: Network, margin: int, landmarks: int) -> None:
+        super().__init__(network, margin)
+        self.landmarks = landmarks
 
     def forward(self, images: Tensor) -> Outputs:
         """Positions and confidence."""
-        found = detection.detect(self.look(images))
+        found = detection.detect(self.look(images)[:, -self.landmarks :])
         return self.network.cells.to_pixels(found.positions) + self.margin, found.confidence
+
+
+class Both(nn.Module):
+    """Images (B, 3, H, W) to the descriptors of a run, its own landmarks and their confidence."""
+
+    def __init__(self, descriptors: Descriptors, landmarks: Landmarks) -> None:
+        super().__init__()
+        self.descriptors = descriptors
+        self.landmarks = landmarks
+
+    def forward(self, images: Tensor) -> Outputs:
+        """Descriptors, positions and confidence."""
+        described: Outputs = self.descriptors(images)
+        return (*described, *self.landmarks(images))
 
 
 class Supervised(_Graph):
@@ -95,10 +113,27 @@ class FromDescriptors(nn.Module):
 
     def forward(self, images: Tensor) -> Outputs:
         """Positions and confidence."""
-        (features,) = self.descriptors(images)
         with _WithoutSolver():
-            found = self.regressor._predict(features)  # of a batch of any size, without a loop
+            found = self.locate(images)
         return self.descriptors.network.cells.to_pixels(found.positions), found.confidence
+
+    def locate(self, images: Tensor) -> Located:
+        """In cells."""
+        (features,) = self.descriptors(images)
+        return self.regressor._predict(features)  # of a batch of any size, without a loop
+
+
+class FromDescriptorsTurned(FromDescriptors):
+    """As :class:`FromDescriptors`, of things in any direction: :func:`equimark.directions.locate`."""
+
+    def locate(self, images: Tensor) -> Located:
+        """In cells."""
+        frames = (images * 255).round().to(torch.uint8)
+        mean_shape, cells = self.regressor.mean.view(-1, 2), self.descriptors.network.cells
+        return directions.locate(frames, self._look, self.regressor.likelihood, mean_shape, cells)
+
+    def _look(self, frames: Tensor) -> Located:
+        return super().locate(frames.float() / 255)
 
 
 class _WithoutSolver(TorchFunctionMode):
@@ -109,15 +144,15 @@ class _WithoutSolver(TorchFunctionMode):
 
 
 def solve(matrices: Tensor, right: Tensor) -> Tensor:
-    """The solutions (B, n, m) x of A x = b, by products of matrices alone (Newton and Schulz's iteration).
+    """The solutions (..., n, m) x of A x = b, by products of matrices alone (Newton and Schulz's iteration).
 
     Args:
-        matrices: A (B, n, n), symmetric and positive definite.
-        right: b (B, n, m).
+        matrices: A (..., n, n), symmetric and positive definite.
+        right: b (..., n, m).
     """
     scale = matrices.diagonal(dim1=-2, dim2=-1).rsqrt()[..., None]
     scaled = scale * matrices * scale.mT
-    bound = scaled.abs().sum(-1).amax(-1)[:, None, None]  # of the eigenvalues
+    bound = scaled.abs().sum(-1).amax(-1)[..., None, None]  # of the eigenvalues
     inverse = torch.eye(matrices.shape[-1], dtype=matrices.dtype) / bound
     for _ in range(_STEPS):
         inverse = 2 * inverse - inverse @ scaled @ inverse

@@ -124,19 +124,13 @@ class Head:
         return doubt_pairs_at_one_place(named, self._mean_shape.to(named.positions), self.symmetry)
 
     def _locate_upright(self, frames: Tensor) -> Located:
-        return self._prototypes.predict(self.model.features(frames))
+        """As :meth:`name_places`, without doubt, in ``frames`` (B, 3, S, S) uint8, however many."""
+        found = [self._prototypes.predict(self.model.features(frames[part])) for part in batches(len(frames))]
+        return Located(torch.cat([each.positions for each in found]), torch.cat([each.confidence for each in found]))
 
     def _locate_turned(self, frames: Tensor) -> Located:
-        """Landmarks of things in any direction: of all looks the likeliest one, turned until it stands upright."""
-        turns = directions.looks()
-        found = [self._locate_upright(directions.turn_frames(frames, -turn.expand(len(frames)))) for turn in turns]
-        best = torch.stack([self._prototypes.likelihood(each) for each in found]).argmax(0)
-        shapes = torch.stack([each.positions for each in found])[best, torch.arange(len(frames))]
-        turn = turns[best] + directions.turns_between(shapes, self._mean_shape)
-        upright = self._locate_upright(directions.turn_frames(frames, -turn))
-        cells = self.model.network.cells
-        points = directions.turn_points(cells.to_pixels(upright.positions), turn, (frames.shape[-1] - 1) / 2)
-        return Located(cells.to_cells(points), upright.confidence)
+        regressor, cells = self._prototypes, self.model.network.cells
+        return directions.locate(frames, self._locate_upright, regressor.likelihood, self._mean_shape, cells)
 
     @property
     def _prototypes(self) -> PrototypeRegressor:

