@@ -795,6 +795,10 @@ def test_evaluate_what_cannot_be(command: Command, dve_run: Run, sparse_run: Run
     result = command("evaluate", "matching", dve_run.folder, "--data", data, "--root", tmp_path / "none")
     fails(result, 1, "none does not exist")
     fails(command("evaluate", "matching", dve_run.folder, "--data", data, "--frame", "center"), 2, "'center'")
+    for given, whose in (("--predictions=p.st", "landmarks"), ("--labels", "landmarks and segmentation")):
+        more = (given,) if "=" in given else (given, "3")
+        result = command("evaluate", "matching", dve_run.folder, "--data", data, *more)
+        fails(result, 2, f"{given.partition('=')[0]} is for evaluate {whose}, not for matching: leave it out")
     misused(command("evaluate", "mathcing", dve_run.folder, "--data", data), "mathcing", "matching")
     (tmp_path / "one.csv").write_text("image,x0,y0\n000000.png,5,5\n")
     words = ("evaluate", "matching", dve_run.folder, "--data", tmp_path / "one.csv", "--root", photos, "--quiet")

@@ -22,7 +22,7 @@ SHARPNESS = 0.2  # of score maps: the log-ratio of two Gaussians is far too sure
 NOISES = (0.75, 0.25, 1.5)  # cells, of the search: the first is for a single label
 FOLDS = 8  # of the labelled images, to see how wrong we are on images that we have not learned from
 STAGES = 2  # of correction
-ENOUGH = 16  # labelled images, to learn corrections from
+ENOUGH = 10  # labelled images, to learn corrections from
 PENALTIES = tuple(10.0 ** (e / 2) for e in range(-8, 9))  # relative to the mean squared length of an input
 PLACE = 2.0  # of a cell, and of being there at all, beside a descriptor of length 1: what corrections go by
 TOLERANCE = 0.1  # of the longer side of the mean shape: a landmark within is right
@@ -48,7 +48,7 @@ class PrototypeRegressor:
        the templates have not seen.
     3. Ridge regressions, in stages, learn from the places found on those images, and from the descriptors there, how
        far off these are. Their penalty is the one that does best on images that they have not seen; there is no
-       correction if it does not help by more than a standard error, or with fewer than sixteen images.
+       correction if it does not help by more than a standard error, or with fewer than ten images.
     4. A logistic regression learns, on unseen images too, how likely a landmark is there and right to within a tenth of
        the shape's longer side: the confidence.
 
@@ -371,8 +371,9 @@ def _fit_corrections(features: Tensor, found: Tensor, points: Tensor, group: _Ro
 def _fit_ridge(inputs: _Numbers, errors: _Numbers, group: _Rows | None = None) -> tuple[_Numbers, _Numbers, _Numbers]:
     """Weights (D, 2K) and offset (2K,) from inputs (N, D) to errors (N, 2K), and answers (N, 2K) on unseen images.
 
-    The offset is penalised as the weights are: the mean error of few images is as doubtful as all else. All are 0 if
-    that does not bring unseen images closer by more than a standard error, or there are too few to tell.
+    The offset is penalised as the weights are: the mean error of few images is as doubtful as all else. The penalty is
+    the largest that is as good on unseen images as the best. All are 0 if that does not bring these closer, or there
+    are too few to tell.
     """
     from sklearn.linear_model import Ridge  # see _split
     from sklearn.model_selection import cross_val_predict
@@ -389,12 +390,18 @@ def _fit_ridge(inputs: _Numbers, errors: _Numbers, group: _Rows | None = None) -
     ridges = [Ridge(alpha=each * unit, fit_intercept=False) for each in PENALTIES]
     answers = [cross_val_predict(ridge, turned, errors, cv=folds) for ridge in ridges]
     left = [_mean_lengths(errors - answer) for answer in answers]
-    best = int(np.argmin([lengths.mean() for lengths in left]))
-    gain = _mean_lengths(errors) - left[best]
-    if gain.mean() <= gain.std() / len(gain) ** 0.5:
+    least = min(left, key=np.mean)
+    best = max(i for i, lengths in enumerate(left) if _are_as_good(lengths, least))
+    if _are_as_good(_mean_lengths(errors), left[best]):
         return none
     weights = axes.T @ ridges[best].fit(turned, errors).coef_.T
     return weights[:-1], PLACE * weights[-1], answers[best]
+
+
+def _are_as_good(lengths: _Numbers, best: _Numbers) -> bool:
+    """Whether errors (N,) are no longer than the ``best`` by more than a standard error of the mean difference."""
+    longer = lengths - best
+    return bool(longer.mean() <= longer.std() / len(longer) ** 0.5)
 
 
 def _mean_lengths(errors: _Numbers) -> _Numbers:

@@ -29,7 +29,8 @@ def run_evaluate(arguments: Namespace) -> None:
     _check_file(arguments.out)
     if arguments.plot and (arguments.protocol, arguments.regressor) != ("landmarks", "fit"):
         raise ConfigError("--plot draws how far confidence can be believed: evaluate landmarks with --regressor fit")
-    taken = ("root", "split", "seed", "device", *_TAKEN_BY_PROTOCOL[arguments.protocol])
+    _check_options(arguments)
+    taken = ("root", "split", "seed", "device", *_OWN_OPTIONS[arguments.protocol])
     settings = {name: getattr(arguments, name) for name in taken} | {"progress": not arguments.quiet}
     if arguments.protocol == "matching":
         results = assessment.assess_matching(arguments.run, arguments.data, **settings)
@@ -49,6 +50,17 @@ def run_evaluate(arguments: Namespace) -> None:
         print(f"results: {arguments.out}{_names_in_file(results)}")
     if arguments.plot:
         write_figure(_plot_reliability(results), arguments.plot)
+
+
+def _check_options(arguments: Namespace) -> None:
+    """Refuse options that the protocol does not know, lest a number be taken for what it is not."""
+    protocol = arguments.protocol
+    known = {*_OWN_OPTIONS[protocol], *_FURTHER_OPTIONS[protocol]}
+    given = {word.partition("=")[0].removeprefix("--") for word in arguments.words if word.startswith("--")}
+    others = {name for each in (_OWN_OPTIONS, _FURTHER_OPTIONS) for names in each.values() for name in names}
+    if wrong := sorted(given & (others - known)):
+        owners = [each for each in _OWN_OPTIONS if wrong[0] in (*_OWN_OPTIONS[each], *_FURTHER_OPTIONS[each])]
+        raise ConfigError(f"--{wrong[0]} is for evaluate {' and '.join(owners)}, not for {protocol}: leave it out")
 
 
 def _names_in_file(results: Results) -> str:
@@ -80,10 +92,15 @@ def _plot_reliability(results: Results) -> Figure:
     return plots.reliability(found)
 
 
-_TAKEN_BY_PROTOCOL = {
+_OWN_OPTIONS = {  # as the protocol's function takes them
     "matching": ("frame", "variant", "pairs"),
     "landmarks": ("frame", "regressor", "symmetric", "direction", "scale", "predictions"),
     "segmentation": ("parts", "transfer", "epochs"),
+}
+_FURTHER_OPTIONS = {
+    "matching": (),
+    "landmarks": ("labels", "seeds", "points", "epochs", "shared", "plot"),
+    "segmentation": ("labels", "seeds"),
 }
 
 
