@@ -11,6 +11,7 @@ from equimark.config import make_config
 from equimark.discovery import discover
 from equimark.embedding import ModelError
 from equimark.formats import read
+from equimark.head import Head
 from equimark.model import LandmarkModel
 from equimark.run import Run
 
@@ -75,6 +76,28 @@ def test_command(command, dve_run: Run, photos: Path, tmp_path: Path) -> None:  
     np.testing.assert_allclose(read(again).points, table.points, atol=0.01)
     code, _, error = command(*arguments, "--out", again)
     assert code == 2 and "holds a head already" in error
+
+
+def test_discovered_landmarks_are_named_then_or_later(command, dve_run: Run, photos: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    out, kept = tmp_path / "found.csv", tmp_path / "head"
+    found = ["detect", dve_run.folder, photos, "--out", out, "--quiet"]
+    assert command(*found, "--discover", "2", "--head", kept, "--names", "brow, chin")[0] == 0
+    assert read(out).names == ("brow", "chin")
+    points = read(out).points
+    assert command(*found, "--head", kept, "--names", "forehead,jaw")[0] == 0
+    assert command(*found, "--head", kept)[0] == 0  # they are kept
+    assert read(out).names == ("forehead", "jaw")
+    np.testing.assert_allclose(read(out).points, points, atol=0.01)
+    for given in ("one", "same,same", "a,b,c", "a,"):
+        code, _, error = command(*found, "--head", kept, "--names", given)
+        assert code == 2 and "--names wants 2 different names" in error
+    assert Head.load(kept, LandmarkModel.load(dve_run.folder)).names == ("forehead", "jaw")
+
+
+def test_names_need_a_head(command, sparse_run: Run, photos: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    words = ["detect", sparse_run.folder, photos, "--out", tmp_path / "found.csv", "--quiet", "--names", "a,b"]
+    code, _, error = command(*words)
+    assert code == 2 and "--names are kept in a head" in error
 
 
 def test_doubtful_landmarks_are_left_blank(command, dve_run: Run, photos: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

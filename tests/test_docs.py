@@ -25,6 +25,12 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+def test_the_scripts_that_the_docs_name_exist() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    named = set(re.findall(r"(?:benchmarks|docs)/\w+\.py", text))
+    assert "benchmarks/orderings.py" in named and [name for name in named if not (ROOT / name).is_file()] == []
+
+
 def test_the_recipes_that_the_docs_name_exist() -> None:
     from equimark.config import recipe_names
 

@@ -166,6 +166,8 @@ def _detect_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="landmark file to write")
     parser.add_argument("--head", type=Path, help="a fitted head (see equimark fit); with --discover, where to keep it")
     parser.add_argument("--discover", type=int, metavar="K", help="find K landmarks without labels first")
+    what = "of the landmarks of --discover, or new ones for those of --head, which keeps them"
+    parser.add_argument("--names", metavar="A,B", help=what)
     _part_arguments(parser)
     what = "leave landmarks blank whose confidence is lower (0 to 1)"
     parser.add_argument("--min-confidence", type=float, default=0.0, metavar="C", help=what)

@@ -40,10 +40,14 @@ def run_detect(arguments: Namespace) -> None:
     model = _load_model(arguments)
     if arguments.head is None and arguments.discover is None:
         model.check_own_landmarks()
+        if arguments.names:
+            raise ConfigError("--names are kept in a head, of --head or --discover: make one with equimark fit")
     if arguments.discover is not None:
         detector: LandmarkModel | Head = _discover(arguments, model)
     else:
         detector = Head.load(arguments.head, model) if arguments.head else model
+        if arguments.names:
+            _name(detector, arguments.names).save(arguments.head)
     if arguments.part_size is not None:
         _detect_in_parts(arguments, detector, arguments.images, arguments.min_confidence)
         return
@@ -119,10 +123,22 @@ def _discover(arguments: Namespace, model: LandmarkModel) -> Head:
     packed = PackedImages.read(arguments.images, model.frame, _MOST_TO_DISCOVER)
     frames = torch.from_numpy(np.array(packed.images[:_MOST_TO_DISCOVER])).movedim(-1, 1)
     head = discover(model, frames, arguments.discover, seed=arguments.seed)
+    if arguments.names:
+        head = _name(head, arguments.names)
     if arguments.head:
         head.save(arguments.head)
         print(f"{arguments.discover} landmarks discovered on {len(frames)} images: {arguments.head}")
     return head
+
+
+def _name(detector: LandmarkModel | Head, given: str) -> Head:
+    """A head whose landmarks have the names given."""
+    assert isinstance(detector, Head)
+    names = tuple(name.strip() for name in given.split(","))
+    if len(names) != detector.regressor.landmarks or len(set(names)) != len(names) or not all(names):
+        raise ConfigError(f"--names wants {detector.regressor.landmarks} different names, got {len(names)}: {given}")
+    detector.names = names
+    return detector
 
 
 def run_match(arguments: Namespace) -> None:
