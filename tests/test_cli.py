@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from conftest import TINY, full_disk, same_weights, weights_of
 from equimark import checkpoint, formats, model, report
@@ -675,6 +676,26 @@ def test_fit_for_things_in_any_direction(command: Command, dve_run: Run, photos:
     code, out, _ = command(*words)  # people stand upright
     assert code == 0 and "thirteen" not in out
     assert yaml.safe_load((head / "head.yaml").read_text())["turned"] is False
+
+
+def test_what_a_head_takes_for_hidden_is_left_blank(
+    command: Command, dve_run: Run, photos: Path, tmp_path: Path
+) -> None:
+    head, labels = tmp_path / "head", photos / "landmarks.csv"
+    fit = ("fit", dve_run.folder, "--landmarks", labels, "--out", head, "--labels", 3, "--quiet")
+    assert command(*fit)[0] == 0
+    found = ("detect", dve_run.folder, photos, "--head", head, "--quiet", "--out")
+    assert command(*found, tmp_path / "all.csv")[0] == 0
+    everything = formats.read(tmp_path / "all.csv")
+    assert everything.visible.all()
+    assert everything.confidence is not None
+    middle = float(np.median(everything.confidence))
+    weights = load_file(head / "head.safetensors")
+    save_file(weights | {"visible_from": torch.tensor(middle)}, head / "head.safetensors")  # as learned from labels
+    assert command(*found, tmp_path / "some.csv")[0] == 0
+    assert 0 < formats.read(tmp_path / "some.csv").visible.sum() < everything.visible.sum()
+    assert command(*found, tmp_path / "none.csv", "--min-confidence", 0)[0] == 0
+    assert formats.read(tmp_path / "none.csv").visible.all()
 
 
 def test_what_was_found_before_is_kept(command: Command, dve_run: Run, photos: Path, tmp_path: Path) -> None:

@@ -115,7 +115,8 @@ def test_too_few_images_are_not_corrected() -> None:
     inputs = generator.normal(size=(16, 50))
     errors = inputs[:, :1] @ np.full((1, 4), 3.0) + 2
     assert prototypes._fit_ridge(inputs, errors)[0].any()
-    assert not prototypes._fit_ridge(inputs[:15], errors[:15])[0].any()
+    few = prototypes.ENOUGH - 1
+    assert not prototypes._fit_ridge(inputs[:few], errors[:few])[0].any()
 
 
 def test_confidence_tells_right_from_wrong() -> None:
@@ -131,6 +132,20 @@ def test_confidence_tells_right_from_wrong() -> None:
     regressor = PrototypeRegressor.fit(*shown(shapes, 2))
     confidence = regressor.predict(shown(unseen, 3)[0]).confidence
     assert confidence[::2, 4].mean() < 0.5 < 0.9 < confidence[1::2, 4].mean()
+    seen = confidence >= regressor.visible_from  # learned from labels that say "not visible"
+    assert seen[1::2].float().mean() > 0.9 and seen[::2, :4].float().mean() > 0.9 and seen[::2, 4].float().mean() < 0.1
+
+
+def test_the_confidence_from_which_a_landmark_is_visible_by_hand() -> None:
+    confidence = torch.tensor([[0.9, 0.2], [0.8, 0.3], [0.7, 0.1], [0.6, 0.75]])
+    visible = torch.tensor([[True, False]] * 3 + [[True, True]])
+    assert prototypes._visible_from(confidence, visible) == pytest.approx(0.6)
+    confidence[0, 1] = 0.65  # a hidden one that looks sure: 5/5 and 2/3 at 0.6, 4/5 and 3/3 at 0.7
+    assert prototypes._visible_from(confidence, visible) == pytest.approx(0.7)
+    assert prototypes._visible_from(confidence.flip(1), visible) == 0  # hidden ones are surer: they cannot be told
+    visible[2, 1] = True  # two hidden labels alone
+    assert prototypes._visible_from(confidence, visible) == 0
+    assert prototypes._visible_from(confidence, torch.ones(4, 2, dtype=torch.bool)) == 0
 
 
 def test_hidden_landmarks_do_not_count() -> None:
@@ -153,6 +168,9 @@ def test_tensors_are_all_that_has_to_be_kept() -> None:
     shapes = faces(8)
     regressor = PrototypeRegressor.fit(describe(shapes), shapes)
     again = PrototypeRegressor(**regressor.tensors())
+    assert regressor.visible_from == 0  # all labels are visible
+    older = {name: value for name, value in regressor.tensors().items() if name != "visible_from"}
+    assert PrototypeRegressor(**older).visible_from == 0
     features = describe(faces(4, seed=2))
     assert torch.equal(regressor.predict(features).positions, again.predict(features).positions)
 

@@ -169,8 +169,11 @@ def _detect_arguments(parser: argparse.ArgumentParser) -> None:
     what = "of the landmarks of --discover, or new ones for those of --head, which keeps them"
     parser.add_argument("--names", metavar="A,B", help=what)
     _part_arguments(parser)
-    what = "leave landmarks blank whose confidence is lower (0 to 1)"
-    parser.add_argument("--min-confidence", type=float, default=0.0, metavar="C", help=what)
+    what = (
+        "leave landmarks blank whose confidence is lower (0 to 1); default: what a head has learned from labels that "
+    )
+    what += "say not visible, else 0"
+    parser.add_argument("--min-confidence", type=float, metavar="C", help=what)
     _track_arguments(parser)
     _common(parser, seed=True, frame=True)
 

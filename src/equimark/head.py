@@ -86,6 +86,11 @@ class Head:
         return self.model.in_image(self._locate(frames), placements)
 
     @property
+    def visible_from(self) -> float:
+        """The confidence below which a landmark is taken to be hidden: learned from labels that say so, else 0."""
+        return float(self.regressor.visible_from) if isinstance(self.regressor, PrototypeRegressor) else 0.0
+
+    @property
     def frame(self) -> Frame:
         """The square in which the model sees an image."""
         return self.model.frame

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -28,6 +28,8 @@ PLACE = 2.0  # of a cell, and of being there at all, beside a descriptor of leng
 TOLERANCE = 0.1  # of the longer side of the mean shape: a landmark within is right
 EVIDENCE = (0.25, 0.4)  # weights of both kinds of evidence, standardised: what few labels contradict by chance alone
 CERTAINTY = 20.0  # of these, as the inverse of their variance
+HIDDEN = 3  # labels, at least, that say "not visible": how confidence tells them from others is then learned
+TOLD_APART = 0.75  # mean of the shares of visible and of hidden landmarks that are told to be so, at least
 INDEPENDENT = 4  # landmarks of an image, at most, err or are right independently of each other
 ALIKE = 1.0  # of the root mean square distance from the centre: shapes whose landmarks differ less are alike
 _SHIFTS = ((0, 0), (-CONTEXT, 0), (CONTEXT, 0), (0, -CONTEXT), (0, CONTEXT))  # rows, columns: what a template sees
@@ -67,6 +69,8 @@ class PrototypeRegressor:
         usual: evidence for each landmark (2, K) on images that show it, on average: log-odds of the share, and score.
         spread: standard deviation (2, 1) of it, over all landmarks.
         belief: (3,) of the logistic regression: offset and weights of both, standardised.
+        visible_from: confidence () from which on a landmark is rather seen than hidden, if labels that say "not
+            visible" teach it; else 0.
     """
 
     kind: ClassVar[str] = "prototypes"
@@ -81,6 +85,7 @@ class PrototypeRegressor:
     usual: Tensor
     spread: Tensor
     belief: Tensor
+    visible_from: Tensor = field(default_factory=lambda: torch.zeros(()))
 
     def __post_init__(self) -> None:
         inputs = _inputs(self.templates)
@@ -162,7 +167,9 @@ class PrototypeRegressor:
         scores = torch.cat([part.evidence(features[unseen], positions[unseen]) for unseen, part in parts])[order]
         evidence = torch.stack([_log_odds(found.confidence), scores], 1)
         belief = _fit_belief(evidence, visible, _is_right(positions, points), images=len(np.unique(group)))
-        return replace(plain, noise=plain.noise.new_tensor(noise), **corrections, **belief), positions
+        fitted = replace(plain, noise=plain.noise.new_tensor(noise), **corrections, **belief)
+        visible_from = _visible_from(fitted._believe(evidence), visible)
+        return replace(fitted, visible_from=plain.noise.new_tensor(visible_from)), positions
 
     @classmethod
     def _of_templates(cls, described: Tensor, points: Tensor, whitening: _Whitening, side: int) -> PrototypeRegressor:
@@ -209,8 +216,12 @@ class PrototypeRegressor:
             seen = _see(features, positions)
             positions = positions + ((seen - expected) @ weights + error).view_as(positions)
         evidence = torch.stack([_log_odds(found.confidence), _look(scores, positions)], 1)
+        return Located(positions, self._believe(evidence))
+
+    def _believe(self, evidence: Tensor) -> Tensor:
+        """The confidence (B, K) that evidence (B, 2, K) is worth."""
         standard = (evidence - self.usual) / self.spread
-        return Located(positions, (self.belief[0] + self.belief[1:] @ standard).sigmoid())
+        return (self.belief[0] + self.belief[1:] @ standard).sigmoid()
 
     @property
     def _prior(self) -> ShapePrior:
@@ -434,6 +445,23 @@ def _fit_belief(evidence: Tensor, visible: Tensor, right: Tensor, images: int) -
     inputs = _array(((evidence - usual) / spread).movedim(1, -1).flatten(0, 1))
     belief = _fit_logistic(inputs, _array(right.flatten()), min(INDEPENDENT, right.shape[1]) * images)
     return {"usual": usual, "spread": spread, "belief": evidence.new_tensor(belief)}
+
+
+def _visible_from(confidence: Tensor, visible: Tensor) -> float:
+    """The confidence that tells ``visible`` (N, K) landmarks best from hidden ones; 0 with too few, or if none does.
+
+    Args:
+        confidence: (N, K) on images that were not learned from.
+        visible: (N, K) by their labels.
+    """
+    shown, hidden = confidence[visible].sort().values, confidence[~visible].sort().values
+    if len(hidden) < HIDDEN:
+        return 0.0
+    told_shown = 1 - torch.searchsorted(shown, shown).double() / len(shown)  # of those as sure, or surer
+    told_hidden = torch.searchsorted(hidden, shown).double() / len(hidden)  # of those less sure
+    told = (told_shown + told_hidden) / 2
+    best = int(told.argmax())
+    return float(shown[best]) if told[best] >= TOLD_APART else 0.0
 
 
 def _fit_logistic(inputs: _Numbers, answers: _Numbers, worth: float) -> _Numbers:

@@ -31,7 +31,7 @@ _MOST_NAMED = 10  # images that could not be read: a video that is cut short lac
 
 def run_detect(arguments: Namespace) -> None:
     """Landmarks of every image: of a sparse run, of a head, or discovered."""
-    if not 0 <= arguments.min_confidence <= 1:
+    if arguments.min_confidence is not None and not 0 <= arguments.min_confidence <= 1:
         raise ConfigError(f"--min-confidence must lie between 0 and 1, got {arguments.min_confidence:g}")
     if arguments.part_size is not None and arguments.discover is not None:
         raise ConfigError("--part-size goes with landmarks that are known: --discover them into a --head first")
@@ -48,11 +48,14 @@ def run_detect(arguments: Namespace) -> None:
         detector = Head.load(arguments.head, model) if arguments.head else model
         if arguments.names:
             _name(detector, arguments.names).save(arguments.head)
+    least = arguments.min_confidence
+    if least is None:
+        least = detector.visible_from if isinstance(detector, Head) else 0.0
     if arguments.part_size is not None:
-        _detect_in_parts(arguments, detector, arguments.images, arguments.min_confidence)
+        _detect_in_parts(arguments, detector, arguments.images, least)
         return
     found = prediction.detect_all(detector, arguments.images, progress=not arguments.quiet)
-    _write_over_time(arguments, found.without_doubtful(arguments.min_confidence))
+    _write_over_time(arguments, found.without_doubtful(least))
 
 
 def _check_over_time(arguments: Namespace) -> None:
