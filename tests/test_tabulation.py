@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import TINY
-from equimark import formats
+from equimark import checkpoint, formats, provenance
 from equimark.config import ConfigError
 from equimark.landmarks import LandmarkTable
 from equimark.results import Results, ResultsError, group_seeds, over_seeds
@@ -302,6 +302,8 @@ def test_the_mean_over_seeds_by_hand() -> None:
     assert mean.entries["labels_10"]["draws"] == 3
     assert "1,500 steps x 16 on 23,763 images of celeba, seeds 0, 1, 4;" in tabulate(rows_of(dve=mean)).notes()[0]
     assert over_seeds([FEW]) == FEW
+    with pytest.raises(ResultsError, match="are of the seeds 0, 0: give one run of each seed"):
+        over_seeds([FEW, FEW])
 
 
 @pytest.mark.parametrize(
@@ -500,10 +502,22 @@ def test_evaluate_says_how_its_results_were_made(evaluated: Path, command: Comma
         "batch_size": TINY["batch_size"],
         "seed": 0,
         "images": 16,
+        "settings": provenance.training_of(checkpoint.load(dve_run.folder))["settings"],
         "data": "photos",
     }
     quoted = ("matching", "dve", "--data", "labels.csv", "--root", "photos", "--split", "no such", "--quiet")
     assert command("evaluate", *quoted, "--out", "never.json")[0] == 1 and not Path("never.json").exists()
+
+
+def test_runs_of_other_seeds_have_the_same_settings(dve_run: Run) -> None:
+    kept = checkpoint.load(dve_run.folder)
+
+    def told(**changes: Any) -> str:
+        other = replace(kept, config=replace(kept.config, **changes))
+        return str(provenance.training_of(other)["settings"])
+
+    assert told() == told(seed=7) != told(steps=3)
+    assert told() != told(pairs=replace(kept.config.pairs, margin=kept.config.pairs.margin + 1))
 
 
 def test_a_command_of_the_installed_program(evaluated: Path, monkeypatch: pytest.MonkeyPatch) -> None:

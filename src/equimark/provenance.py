@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import platform
 import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import torch
 
 from . import checkpoint
 from .checkpoint import Checkpoint
+from .config import RunConfig
 
 
 def made_now(device: torch.device) -> dict[str, Any]:
@@ -36,7 +40,8 @@ def command_line(words: Sequence[str]) -> str:
 
 def training_of(kept: Checkpoint) -> dict[str, Any]:
     """What a run is and has learned from: ``method``, ``network``, ``channels``, ``steps``, ``batch_size``, ``seed``,
-    number of ``images`` and the last part of their path (``data``); ``landmarks`` if learned beside descriptors."""
+    number of ``images`` and the last part of their path (``data``); ``landmarks`` if learned beside descriptors; and
+    ``settings``, 16 characters that are the same for runs that differ in their seeds alone."""
     config = kept.config
     beside = {"landmarks": config.network.landmarks} if config.network.landmarks else {}
     return {
@@ -48,8 +53,15 @@ def training_of(kept: Checkpoint) -> dict[str, Any]:
         "seed": config.seed,
         "images": kept.data.count,
         "data": Path(kept.data.source).name,
+        "settings": _digest(config),
         **beside,
     }
+
+
+def _digest(config: RunConfig) -> str:
+    """Of all settings but the seed."""
+    text = json.dumps({name: value for name, value in asdict(config).items() if name != "seed"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def hardware(device: torch.device) -> dict[str, Any]:

@@ -148,7 +148,7 @@ def over_seeds(results: Sequence[Results]) -> Results:
     It is of no file: ``trained`` has their ``seeds``.
 
     Raises:
-        ResultsError: if they differ in more than the seed.
+        ResultsError: if they differ in more than the seed, or two are of the same.
     """
     first = results[0]
     for other in results[1:]:
@@ -156,9 +156,12 @@ def over_seeds(results: Sequence[Results]) -> Results:
             raise ResultsError(f"{first.run} and {other.run} differ in more than the seed: in {', '.join(differing)}")
     if len(results) == 1:
         return first
+    seeds = [each.trained.get("seed", each.seed) for each in results]
+    if len(set(seeds)) < len(seeds):
+        runs = ", ".join(each.run for each in results)
+        raise ResultsError(f"{runs} are of the seeds {', '.join(map(str, seeds))}: give one run of each seed")
     metrics: dict[str, float | Entry] = dict(_mean_entry([each.plain for each in results]))
     metrics |= {name: _mean_entry([each.entries[name] for each in results]) for name in first.entries}
-    seeds = [each.trained.get("seed", each.seed) for each in results]
     return replace(first, metrics=metrics, trained={**first.trained, "seeds": seeds})
 
 
