@@ -1,11 +1,15 @@
 """Every table and figure of the papers, run through on tiny copies of the data sets."""
 
 import json
+import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.image import imread
+from PIL import Image
 
 import layouts
 from equimark import benchmarks, chains, reproduce
@@ -13,6 +17,7 @@ from equimark.benchmarks import BenchmarkError
 from equimark.benchmarks.animals import KINDS
 from equimark.chains import ChainError
 from equimark.cli import main
+from equimark.packs import PackedImages
 from equimark.reproduce import Value
 from equimark.tabulation import Cell
 from equimark.workshop import Workshop
@@ -88,10 +93,48 @@ def test_a_run_has_the_same_start_in_every_chain() -> None:
 
 def test_missing_data_are_all_named_before_training(root: Path, tmp_path: Path) -> None:
     workshop = Workshop(tmp_path, tmp_path / "out", quick=True, progress=False)
-    with pytest.raises(BenchmarkError, match=r"2017-table5 needs celeba, 300w.*celeba: .* 300w: ") as caught:
+    with pytest.raises(
+        BenchmarkError, match=r"2017-table5 needs celeba, 300w in .*:\n  celeba: .*\n  300w: "
+    ) as caught:
         reproduce.reproduce(chains.load("2017-table5"), workshop)
     assert "list_landmarks_align_celeba" in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_sets_of_one_folder_lack_the_same_once(tmp_path: Path) -> None:
+    workshop = Workshop(tmp_path, tmp_path / "out", quick=True, progress=False)
+    with pytest.raises(BenchmarkError, match="needs") as caught:
+        workshop.check_data(chains.load("2017-table4"))  # of CelebA and MAFL
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_other_data_are_refused_where_results_are(root: Path, tmp_path: Path) -> None:
+    sets, out = tmp_path / "sets", tmp_path / "out"
+    shutil.copytree(root, sets)
+    chain = chains.load("2017-table4")
+    first = reproduce.reproduce(chain, Workshop(sets, out, quick=True, progress=False))
+    assert reproduce.reproduce(chain, Workshop(root, out, quick=True, progress=False)) == first  # the same elsewhere
+    image = sorted((sets / "celeba").rglob("*.jpg"))[0]
+    before = image.read_bytes()
+    pixels = np.asarray(Image.open(image))
+    Image.fromarray(255 - pixels).save(image, quality=95)
+    with pytest.raises(BenchmarkError, match=r"^celeba in .*celeba is not what it was when .*out was made: name"):
+        reproduce.reproduce(chain, Workshop(sets, out, quick=True, progress=False))
+    image.write_bytes(before)
+    labels = next((sets / "celeba").rglob("list_landmarks_align_celeba.txt"))
+    labels.write_text(labels.read_text().replace("9", "8"))
+    with pytest.raises(BenchmarkError, match=r"^(celeba|mafl) in .* is not what it was"):
+        reproduce.reproduce(chain, Workshop(sets, out, quick=True, progress=False))
+
+
+def test_a_damaged_image_is_found_before_anything_is_trained(root: Path, tmp_path: Path) -> None:
+    sets, out = tmp_path / "sets", tmp_path / "out"
+    shutil.copytree(root / "celeba", sets / "celeba")
+    image = sorted((sets / "celeba").rglob("*.jpg"))[-1]
+    image.write_bytes(image.read_bytes()[:200])
+    with pytest.raises(BenchmarkError, match=image.name):
+        reproduce.reproduce(chains.load("2017-table4"), Workshop(sets, out, quick=True, progress=False))
+    assert not (out / "runs").exists() and not (out / "data.json").exists()
 
 
 def test_a_subset_is_refused_unless_it_is_a_trial(root: Path, tmp_path: Path) -> None:
@@ -145,6 +188,30 @@ def test_hours_are_those_of_the_recipes() -> None:
     """100 passes over 162,770 images of CelebA, at 0.054 s a pair."""
     hours = reproduce.cpu_hours(chains.load("2017-table2"))
     assert hours == pytest.approx(162_770 * 100 * 0.054 / 3600, rel=1e-3)
+
+
+def test_every_training_takes_time() -> None:
+    for chain in map(chains.load, chains.names()):
+        for run, start_from in chain.runs.items():
+            assert reproduce.cpu_hours(replace(chain, runs={run: start_from})) > 0, run
+
+
+def test_descriptors_are_fine_tuned_for_fifty_epochs() -> None:
+    """As long in every row of a table: one on AFLW takes 50 passes over 10,122 images, whatever its recipe."""
+    hours = {
+        run: reproduce.cpu_hours(replace(chains.load("2019-table3"), runs={run: "celeba/dve-smallnet-64"}))
+        for run in ("aflw-m/dve-smallnet-3", "aflw-m/finetune-dve-smallnet-64")
+    }
+    assert list(hours.values()) == [pytest.approx(10_122 * 50 * 0.054 / 3600, rel=1e-2)] * 2
+    assert chains.settings_of("aflw-m/dve-smallnet-3", None) == {}
+
+
+def test_species_have_the_same_share_whatever_set_they_are_of(workshop: Workshop) -> None:
+    reproduce.reproduce(chains.load("2019-fig6"), workshop)
+    (packed,) = (workshop.out / "packs").glob("animals+cats+pets+celeba-*")
+    kinds = Counter(PackedImages.open(packed).classes)
+    assert set(kinds) == {kind.lower() for kind in KINDS}  # cats and dogs of other sets among them, people as humans
+    assert kinds["human"] > 2 < kinds["dog"] and kinds["cat"] > kinds["bear"]
 
 
 def test_command(

@@ -72,17 +72,17 @@ def _number_of(results: Results, metric: str) -> Number | None:
 
 def cpu_hours(chain: Chain) -> float:
     """Roughly, for all trainings of a chain, on two cores."""
-    return sum(map(_cpu_hours, chain.runs)) / 3600
+    return sum(_cpu_seconds(name, start_from) for name, start_from in chain.runs.items()) / 3600
 
 
-def _cpu_hours(name: str) -> float:
-    config = make_config(load_recipe(chains.recipe_of(name)).settings)
+def _cpu_seconds(name: str, start_from: str | None) -> float:
+    config = make_config(load_recipe(chains.recipe_of(name)).settings, chains.settings_of(name, start_from))
     pairs = config.resolve_steps(sum(map(_published_images, chains.data_of(name)))) * config.batch_size
     return pairs * _SECONDS_PER_PAIR[config.network.name]
 
 
 def _published_images(data: str) -> int:
-    return SIZES.get(data, {}).get("train", _UNPUBLISHED.get(data, 0))
+    return _UNPUBLISHED.get(data) or SIZES[data]["train"]
 
 
 def table_of(chain: Chain, values: Mapping[str, Mapping[str, Value]]) -> tuple[list[str], list[list[str]]]:

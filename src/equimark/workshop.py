@@ -42,6 +42,8 @@ _SHOWN, _QUICK_SHOWN, _LEARNED = 200, 24, 2_000  # images of a figure, and those
 # Folders of sets that are read from the files of another.
 _SHARED_FOLDERS = {"mafl": "celeba", "mnist-3": "mnist", "mnist-5": "mnist", "mnist-6": "mnist"}
 
+_KINDS = {"cats": "cat", "celeba": "human"}  # what sets without classes show, as Animal Faces call it
+
 
 @dataclass(frozen=True)
 class Workshop:
@@ -98,16 +100,36 @@ class Workshop:
         """Look for all that a chain needs before anything is trained.
 
         Raises:
-            BenchmarkError: naming every set that is missing or not complete.
+            BenchmarkError: naming every set that is missing, not complete, or not the one that ``out`` was made of.
         """
-        faults = []
+        faults: dict[Path, str] = {}
         for data in chain.data:
             try:
                 self.load(data)
             except BenchmarkError as error:
-                faults.append(str(error))
+                faults.setdefault(self.folder_of(data), str(error))  # sets of one folder lack the same
         if faults:
-            raise BenchmarkError(f"{chain.name} needs {', '.join(chain.data)} in {self.root}: " + "; ".join(faults))
+            lines = [f"{chain.name} needs {', '.join(chain.data)} in {self.root}:", *faults.values()]
+            raise BenchmarkError("\n  ".join(lines))
+        for data in chain.data:
+            self._recognise(data)
+
+    def _recognise(self, data: str) -> None:
+        """Refuse other images or landmarks than those that the runs, packs and results of this folder were made of.
+
+        What is met for the first time is read as a whole: a damaged image is found before days of training.
+        """
+        most, kept = _QUICK_IMAGES if self.quick else None, self.out / "data.json"
+        known = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+        found = self.load(data).fingerprint(most)
+        if known.get(data, found) != found:
+            raise BenchmarkError(
+                f"{data} in {self.folder_of(data)} is not what it was when {self.out} was made: name another --out, "
+                "or remove that folder"
+            )
+        if data not in known:
+            self.load(data).check(most)
+            write_text(kept, json.dumps(known | {data: found}, indent=2) + "\n")
 
     # ---- training --------------------------------------------------------------------------------------------
 
@@ -123,6 +145,7 @@ class Workshop:
         recipe = chains.recipe_of(name)
         config = make_config(load_recipe(recipe).settings)
         images, table = self._images(name, config.frame)
+        own = chains.settings_of(name, start_from)
         run.train(
             images,
             folder,
@@ -132,7 +155,7 @@ class Workshop:
             labels=table if config.method == "supervised" else None,
             device=self.device,
             progress=self.progress,
-            **self._settings(config, len(images)),
+            **(own | self._settings(config, len(images))),
         )
         return folder
 
@@ -161,7 +184,7 @@ class Workshop:
         def framed(place: tuple[str, int]) -> Framed:
             data, row = place
             image = splits[data].framed(row, frame.size)
-            return replace(image, name=f"{data}/{image.name}") if many else image
+            return replace(image, name=f"{_kind(data, splits[data], row)}/{data}/{image.name}") if many else image
 
         split = next(iter(splits.values()))
         by_name = {name: row for row, name in enumerate(split.images.names)}
@@ -311,6 +334,11 @@ def _joined_points(parts: Sequence[_Shown]) -> Points | None:
     count = parts[0].points.shape[1]
     unknown = (np.full((len(part.frames), count, 2), np.nan) for part in parts[1:])
     return np.concatenate([parts[0].points, *unknown])
+
+
+def _kind(data: str, split: Split, row: int) -> str:
+    """What an image shows, of which the sampling of several sets goes by the same name."""
+    return split.classes[row] if split.classes else _KINDS.get(data, data)
 
 
 def _split_of(found: Benchmark, wanted: str) -> Split:

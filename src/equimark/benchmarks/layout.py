@@ -31,6 +31,7 @@ SIZES: dict[str, dict[str, int]] = {
     "aflw-m": {"train": 10_122, "test": 2_995},
     "aflw-r": {"train": 10_122, "test": 2_991},
     "300w": {
+        "train": 3_148,
         "afw": 337,
         "helen/trainset": 2_000,
         "lfpw/trainset": 811,

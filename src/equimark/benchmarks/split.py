@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -108,18 +109,40 @@ class Split:
         """
         return None if self.read_flow is None else self.read_flow(row)
 
-    def check(self) -> None:
-        """Read every image, and its parts and flow, once.
+    def check(self, most: int | None = None) -> None:
+        """Read every image, or the first ``most``, and its parts and flow, once.
 
         Raises:
             BenchmarkError: for the first that cannot be read.
         """
         with ThreadPoolExecutor() as pool:
-            for _ in pool.map(self._check_row, range(len(self)), chunksize=64):
+            for _ in pool.map(self._check_row, range(len(self))[:most]):
                 pass
 
     def _check_row(self, row: int) -> None:
         self.pixels(row), self.parts(row), self.flow(row)
+
+    def fingerprint(self, most: int | None = None) -> str:
+        """Of the names and bytes of every image, or of the first ``most``, their crop, landmarks and classes.
+
+        16 characters that change with any of these.
+        """
+        rows = range(len(self))[:most]
+        first = self.pixels(0).shape
+        crop = self.frame_of(0, (first[0], first[1]), 100)
+        found = hashlib.sha256(f"{len(self)} {crop} {self.classes}".encode())
+        if self.table is not None:
+            found.update(np.ascontiguousarray(self.table.points).data)
+        with ThreadPoolExecutor() as pool:
+            for name, own in zip(self.images.names, pool.map(self._digest_row, rows), strict=False):
+                found.update(name.encode() + own)
+        return found.hexdigest()[:16]
+
+    def _digest_row(self, row: int) -> bytes:
+        try:
+            return hashlib.sha256(self.images.read(row)).digest()
+        except (ImageError, OSError) as error:
+            raise BenchmarkError(f"{self.images.path / self.images.names[row]}: {error}") from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,14 +177,19 @@ class Benchmark:
             raise BenchmarkError(f"{self.name} has no split {name!r}; it has {', '.join(self.splits)}")
         return self.splits[name]
 
-    def check(self) -> None:
-        """Read every image of every split once, which takes minutes for a large set.
+    def check(self, most: int | None = None) -> None:
+        """Read every image of every split once, or the first ``most``, which takes minutes for a large set.
 
         Raises:
             BenchmarkError: for the first that cannot be read.
         """
         for split in self.splits.values():
-            split.check()
+            split.check(most)
+
+    def fingerprint(self, most: int | None = None) -> str:
+        """Of all splits: see :meth:`Split.fingerprint`."""
+        each = [f"{name} {split.fingerprint(most)}" for name, split in self.splits.items()]
+        return hashlib.sha256(" ".join(each).encode()).hexdigest()[:16]
 
 
 def framing(fit: str, pad: float = 0, **settings: Any) -> FrameOf:

@@ -36,6 +36,7 @@ import yaml
 
 from equimark.config import load_recipe
 
+FINE_TUNING = 50  # epochs
 PROTOCOLS = ("matching", "landmarks", "segmentation")
 
 
@@ -113,6 +114,12 @@ def data_of(run: str) -> list[str]:
 def recipe_of(run: str) -> str:
     """Name of the recipe of a run."""
     return run.split("/")[1]
+
+
+def settings_of(run: str, start_from: str | None) -> dict[str, Any]:
+    """Settings of a run over those of its recipe: descriptors are fine-tuned for 50 epochs (2019, section 4.2)."""
+    method = load_recipe(recipe_of(run)).settings["method"]
+    return {"epochs": FINE_TUNING} if start_from and method in ("dense", "dve") else {}
 
 
 def names() -> list[str]:
