@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from . import chains
 from .benchmarks.layout import SIZES
-from .chains import Cell, Chain
+from .chains import Cell, Chain, ChainError
 from .config import load_recipe, make_config
 from .figures import DPI
 from .files import replace_file, write_text
@@ -51,20 +50,30 @@ def values_of(chain: Chain, workshops: Sequence[Workshop]) -> dict[str, dict[str
 def _ours(cell: Cell, workshops: Sequence[Workshop]) -> Number | None:
     if cell.evaluate is None or cell.metric is None:
         return None
-    found = [number for each in workshops if (number := _number_of(each.evaluate(cell.evaluate), cell.metric))]
+    measured = [(each.quick, each.evaluate(cell.evaluate)) for each in workshops]
+    found = [number for quick, own in measured if (number := _number_of(own, cell.metric, quick=quick))]
     if len(found) < 2:
         return found[0] if found else None
     return Number(*mean_and_deviation([number.value for number in found]))
 
 
-def _number_of(results: Results, metric: str) -> Number | None:
-    """The metric, which may be within another, as ``labels_5.error_iod_percent``."""
-    found: Any = results.metrics
-    *path, name = metric.split(".")
-    for key in path:
-        found = found.get(key, {})
-    value = found.get(name)
-    return None if value is None else Number(float(value), found.get(f"{name}_std") or None)
+def _number_of(results: Results, metric: str, *, quick: bool) -> Number | None:
+    """The metric, which may be within a number of labels, as ``labels_5.error_iod_percent``.
+
+    A quick trial takes what its few labels give instead, and lacks the later epochs.
+
+    Raises:
+        ChainError: if it was not measured otherwise.
+    """
+    labels, _, name = metric.rpartition(".")
+    entries = dict(reversed(results.entries.items())) if quick else results.entries
+    few = next(iter(entries.values()), results.plain) if quick else {}
+    found = entries.get(labels, few) if labels else results.plain
+    if name in found:
+        return Number(float(found[name]), found.get(f"{name}_std") or None)
+    if quick and "epoch" in name:
+        return None
+    raise ChainError(f"{results.protocol} of {results.run} has not measured {metric}")
 
 
 # ---- what it takes, and what comes of it ----------------------------------------------------------------------
