@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import ExifTags, Image
 
 import layouts
-from equimark.benchmarks import NAMES, Benchmark, BenchmarkError, Split, load
+from equimark.benchmarks import NAMES, Benchmark, BenchmarkError, Split, any_size, load
 from equimark.benchmarks.animals import KINDS
 from equimark.benchmarks.layout import SIZES, Header, Layout
 from equimark.benchmarks.split import WHOLE, framing
@@ -244,3 +245,44 @@ def test_turning_keeps_distances(orientation: int, points: np.ndarray) -> None:
     turned = Header((30, 40), orientation).turn(points)
     before, after = (np.linalg.norm(p - p[:1], axis=-1) for p in (points, turned))
     np.testing.assert_allclose(before, after, atol=1e-9)
+
+
+# ---- a part of a set, and whether it is still the same -------------------------------------------------------
+
+
+def test_the_first_images_of_a_split(tmp_path: Path) -> None:
+    layouts.yale_b(tmp_path / "yale-b")
+    layouts.faces_300w(tmp_path / "300w")
+    with any_size():
+        yale = next(iter(load("yale-b", tmp_path / "yale-b").splits.values()))
+        faces = load("300w", tmp_path / "300w").split("train")
+    few = yale.first(3)
+    assert len(few) == 3 and few.images.names == yale.images.names[:3] and few.classes == yale.classes[:3]
+    assert 0 < len(few.pairs) < len(yale.pairs) and few.pairs.max() < 3
+    assert np.array_equal(few.pixels(2), yale.pixels(2))
+    assert np.array_equal(faces.first(2).table.points, faces.table.points[:2])
+    assert faces.first(2).table.images == tuple(faces.first(2).images.names)
+    assert len(faces.first(1000)) == len(faces)
+
+
+def test_a_fingerprint_changes_with_images_landmarks_and_crop(tmp_path: Path) -> None:
+    layouts.faces_300w(tmp_path / "300w")
+
+    def read() -> Split:
+        with any_size():
+            return load("300w", tmp_path / "300w").split("train")
+
+    split = read()
+    before = split.fingerprint()
+    assert read().fingerprint() == before and len(before) == 16
+    moved = replace(split.table, points=split.table.points + 1)
+    others = [
+        replace(split, table=moved),
+        replace(split, frame_of=framing("stretch")),
+        replace(split, classes=tuple(reversed(split.classes))),
+        split.first(len(split) - 1),
+    ]
+    image = split.images.file(0)
+    image.write_bytes(image.read_bytes() + b"\0")
+    assert len({before, read().fingerprint(), *(other.fingerprint() for other in others)}) >= 5
+    assert read().fingerprint() != before

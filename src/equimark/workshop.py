@@ -36,7 +36,7 @@ from .packs import PackedImages, is_pack, write_pack
 from .results import Results
 from .virtual_points import VirtualPointSpec
 
-_QUICK_STEPS, _QUICK_BATCH, _QUICK_IMAGES, _QUICK_EPOCHS, _QUICK_PAIRS = 2, 2, 64, 2, 8
+_QUICK_STEPS, _QUICK_BATCH, _QUICK_EPOCHS, _QUICK_PAIRS = 2, 2, 2, 8
 _CHUNK = 256  # images
 _SHOWN, _QUICK_SHOWN, _LEARNED = 200, 24, 2_000  # images of a figure, and those that its heads are fitted to
 # Folders of sets that are read from the files of another.
@@ -93,7 +93,7 @@ class Workshop:
         return self._loaded[data]
 
     def sizes(self) -> AbstractContextManager[None]:
-        """Within, sets need not be complete if this is a quick trial."""
+        """Within, sets need not be complete if this is a quick trial, which takes the first of their images."""
         return benchmarks.any_size() if self.quick else nullcontext()
 
     def check_data(self, chain: Chain) -> None:
@@ -119,16 +119,16 @@ class Workshop:
 
         What is met for the first time is read as a whole: a damaged image is found before days of training.
         """
-        most, kept = _QUICK_IMAGES if self.quick else None, self.out / "data.json"
+        kept = self.out / "data.json"
         known = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
-        found = self.load(data).fingerprint(most)
+        found = self.load(data).fingerprint()
         if known.get(data, found) != found:
             raise BenchmarkError(
                 f"{data} in {self.folder_of(data)} is not what it was when {self.out} was made: name another --out, "
                 "or remove that folder"
             )
         if data not in known:
-            self.load(data).check(most)
+            self.load(data).check()
             write_text(kept, json.dumps(known | {data: found}, indent=2) + "\n")
 
     # ---- training --------------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ class Workshop:
         return packed, splits[sets[0]].table if len(sets) == 1 else None
 
     def _pack(self, splits: Mapping[str, Split], frame: Frame, out: Path) -> PackedImages:
-        rows = [(data, row) for data, split in splits.items() for row in self._rows(len(split))]
+        rows = [(data, row) for data, split in splits.items() for row in range(len(split))]
         many = len(splits) > 1
 
         def framed(place: tuple[str, int]) -> Framed:
@@ -200,9 +200,6 @@ class Workshop:
                 (lambda name: split.flow(by_name[name])) if split.read_flow else None,
                 progress=self.progress,
             )
-
-    def _rows(self, count: int) -> list[int]:
-        return list(range(min(count, _QUICK_IMAGES) if self.quick else count))
 
     # ---- evaluating ------------------------------------------------------------------------------------------
 

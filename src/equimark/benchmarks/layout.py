@@ -50,12 +50,13 @@ SIZES: dict[str, dict[str, int]] = {
     "helen": {"train": 2_000, "validation": 230, "test": 100},
 }
 
+_TRIED = 64  # images of each split, within any_size
 _complete = ContextVar("complete", default=True)
 
 
 @contextmanager
 def any_size() -> Iterator[None]:
-    """Within, sets of other sizes than the published are taken as they are: for a trial on a few images."""
+    """Within, sets may have other sizes than the published ones, of which the first images are taken: for a trial."""
     token = _complete.set(False)
     try:
         yield
@@ -159,6 +160,8 @@ class Layout:
         for split in splits.values():
             if split.size is not None:
                 split.pixels(0)
+        if not self.is_complete:
+            splits = {name: split.first(_TRIED) for name, split in splits.items()}
         return Benchmark(self.name, self.home, splits, **about)  # type: ignore[arg-type]
 
     # ---- lists ----------------------------------------------------------------------------------------------

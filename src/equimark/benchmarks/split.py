@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -109,32 +109,39 @@ class Split:
         """
         return None if self.read_flow is None else self.read_flow(row)
 
-    def check(self, most: int | None = None) -> None:
-        """Read every image, or the first ``most``, and its parts and flow, once.
+    def first(self, count: int) -> Split:
+        """The first images alone, with what is known of them."""
+        pairs = None if self.pairs is None else self.pairs[(self.pairs < count).all(1)]
+        return replace(
+            self,
+            images=replace(self.images, names=self.images.names[:count]),
+            table=self.table and self.table.select(np.arange(min(count, len(self)))),
+            classes=self.classes and self.classes[:count],
+            pairs=pairs,
+        )
+
+    def check(self) -> None:
+        """Read every image, and its parts and flow, once.
 
         Raises:
             BenchmarkError: for the first that cannot be read.
         """
         with ThreadPoolExecutor() as pool:
-            for _ in pool.map(self._check_row, range(len(self))[:most]):
+            for _ in pool.map(self._check_row, range(len(self))):
                 pass
 
     def _check_row(self, row: int) -> None:
         self.pixels(row), self.parts(row), self.flow(row)
 
-    def fingerprint(self, most: int | None = None) -> str:
-        """Of the names and bytes of every image, or of the first ``most``, their crop, landmarks and classes.
-
-        16 characters that change with any of these.
-        """
-        rows = range(len(self))[:most]
+    def fingerprint(self) -> str:
+        """Of the names and bytes of all images, their crop, landmarks and classes: 16 characters."""
         first = self.pixels(0).shape
         crop = self.frame_of(0, (first[0], first[1]), 100)
         found = hashlib.sha256(f"{len(self)} {crop} {self.classes}".encode())
         if self.table is not None:
             found.update(np.ascontiguousarray(self.table.points).data)
         with ThreadPoolExecutor() as pool:
-            for name, own in zip(self.images.names, pool.map(self._digest_row, rows), strict=False):
+            for name, own in zip(self.images.names, pool.map(self._digest_row, range(len(self))), strict=True):
                 found.update(name.encode() + own)
         return found.hexdigest()[:16]
 
@@ -177,18 +184,18 @@ class Benchmark:
             raise BenchmarkError(f"{self.name} has no split {name!r}; it has {', '.join(self.splits)}")
         return self.splits[name]
 
-    def check(self, most: int | None = None) -> None:
-        """Read every image of every split once, or the first ``most``, which takes minutes for a large set.
+    def check(self) -> None:
+        """Read every image of every split once, which takes minutes for a large set.
 
         Raises:
             BenchmarkError: for the first that cannot be read.
         """
         for split in self.splits.values():
-            split.check(most)
+            split.check()
 
-    def fingerprint(self, most: int | None = None) -> str:
+    def fingerprint(self) -> str:
         """Of all splits: see :meth:`Split.fingerprint`."""
-        each = [f"{name} {split.fingerprint(most)}" for name, split in self.splits.items()]
+        each = [f"{name} {split.fingerprint()}" for name, split in self.splits.items()]
         return hashlib.sha256(" ".join(each).encode()).hexdigest()[:16]
 
 
