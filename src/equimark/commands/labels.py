@@ -41,10 +41,7 @@ def read_training_labels(path: Path, images: Path | None = None) -> LandmarkTabl
     Raises:
         LandmarkError, ImageError: if it cannot be read, or does not fit the images.
     """
-    table = _for_training(formats.read(path, images=images))
-    if images is not None:
-        formats.check_axes(path, table, images)
-    return table
+    return _for_training(formats.read(path, images=images))
 
 
 def _for_training(table: LandmarkTable) -> LandmarkTable:

@@ -155,13 +155,19 @@ def read_noted(
     chosen = _choose_reader(path, format)
     images = None if images is None else Path(images)
     table, notes = (chosen.read_partly if partly and chosen.read_partly else chosen.read)(path, images)
-    if images is not None and chosen.sizes == "given":
+    if images is None:
+        return table, notes + _outside(table)
+    if chosen.sizes == "given":
         table = _with_sizes(table, images, partly)
-    return table, notes + _outside(table)
+    some = check_axes(path, table, images)
+    return table, notes + _outside(some if table.sizes is None else table)
 
 
-def check_axes(path: str | Path, table: LandmarkTable, images: str | Path) -> None:
+def check_axes(path: str | Path, table: LandmarkTable, images: str | Path) -> LandmarkTable:
     """Refuse a landmark file whose x and y seem to have changed places, by the sizes of some of its images.
+
+    Returns:
+        what the file says of these, with their sizes.
 
     Args:
         path: of the file.
@@ -173,10 +179,12 @@ def check_axes(path: str | Path, table: LandmarkTable, images: str | Path) -> No
         ImageError: if there are no images.
     """
     some = table.select(np.unique(np.linspace(0, len(table) - 1, min(len(table), _ENOUGH)).round().astype(int)))
+    sizes = read_sizes(images, some.images, partly=True)
     try:
-        check_not_exchanged(some.points, read_sizes(images, some.images, partly=True))
+        check_not_exchanged(some.points, sizes)
     except LandmarkError as error:
         raise LandmarkError(f"{path}: {error}") from None
+    return replace(some, sizes=sizes)
 
 
 _ENOUGH = 50  # images, to see which way the axes go

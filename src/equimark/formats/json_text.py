@@ -17,7 +17,7 @@ def load(path: Path) -> Any:
     Raises:
         LandmarkError: if it is not JSON.
     """
-    text = read_text(path)
+    text = read_text(path, in_lines=False)
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from equimark.landmarks import Floats, LandmarkError, find_fault, quote
 
 HEAD = 65_536  # bytes that tell what a file is
+LONGEST_LINE = 1_000_000  # bytes
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark begins it
@@ -23,16 +24,22 @@ _MISSING = frozenset({"", "na", "nan"})
 _READ_DECIMALS = 6
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, in_lines: bool = True) -> str:
     """The characters of a file: UTF-8, what its byte order mark says, or otherwise Latin-1.
 
+    Args:
+        path: of the file.
+        in_lines: refuse text whose first million characters are a single line, which is no table of anything.
+
     Raises:
-        LandmarkError: if it is not text.
+        LandmarkError: if it is not such text.
     """
     with path.open("rb") as file:
-        head = file.read(HEAD)
+        head = file.read(LONGEST_LINE)
+        if in_lines and len(head) == LONGEST_LINE and b"\n" not in head and b"\r" not in head:
+            raise LandmarkError(f"{path} begins with a line of over {LONGEST_LINE:,} characters, which is no table")
         encoding = _marked(head)
-        if encoding is None and b"\0" in head:
+        if encoding is None and b"\0" in head[:HEAD]:
             raise LandmarkError(f"{path} is not a text file; if it should be one, save it again as UTF-8")
         data = head + file.read()
     try:
