@@ -26,6 +26,7 @@ from equimark.app import AppError, exports, session, vision
 from equimark.app.desk import Desk
 from equimark.app.exploring import Point, Question
 from equimark.app.gallery import Catalogue, disagreements
+from equimark.app.history import Change, Said, Turn
 from equimark.app.learning import Lesson, Predictions, lesson_of
 from equimark.app.pictures import THUMBNAIL_SIDE, Pictures
 from equimark.app.remarks import Exchange, find_exchanges, find_pairs, key_of_pair
@@ -240,6 +241,106 @@ def test_the_symmetry_of_some_landmarks():
     symmetry = symmetry_of([RIGHT, NOSE, LEFT])
     assert symmetry is not None and symmetry.partner == (2, 1, 0)
     assert symmetry_of([LEFT, NOSE]) is None and symmetry_of([]) is None
+
+
+# ---- the history
+
+
+def turn_of(change: Change, turn: Turn) -> Said:
+    return replace(change.said, turn=turn)
+
+
+def undo(own: Session) -> None:
+    """As the page does it."""
+    now, past, _ = own.undoable()
+    step = past[-1]
+    if "landmarks" in step.before:
+        landmarks = [Landmark(**each) for each in step.before["landmarks"]]
+        own.set_landmarks(landmarks, now.revision, step.before["dismissed"], turn_of(step, "undo"))
+        return
+    known = {each.id for each in now.landmarks}
+    given = {
+        image: {id: Mark.from_json(value) for id, value in marks.items() if id in known}
+        for image, marks in step.before["marks"].items()
+    }
+    own.set_marks(given, now.revision, turn_of(step, "undo"))
+
+
+def some_changes(own: Session) -> list[Labels]:
+    """Labels after each of seven changes, a deletion and accepted images among them."""
+    made = [own.labels, own.set_landmarks([NOSE, TAIL], 0, said=Said("adding"))]
+    made.append(own.set_marks({"a.jpg": {"p1": Mark((1, 2)), "p2": Mark((3, 4))}}, 1, Said("placing", "a.jpg")))
+    made.append(own.set_marks({"b.jpg": {"p1": Mark(None)}, "c.jpg": {"p2": Mark((5, 6), accepted=True)}}, 2))
+    made.append(own.set_landmarks([TAIL], 3, ["x"]))
+    made.append(own.set_marks({"a.jpg": {"p2": Mark((7, 8))}}, 4))
+    made.append(own.set_marks({"a.jpg": {}, "c.jpg": {}}, 5))
+    return [*made, own.set_landmarks([replace(TAIL, name="end")], 6)]
+
+
+def same(one: Labels, other: Labels) -> bool:
+    return replace(one, revision=0) == replace(other, revision=0)
+
+
+def test_everything_can_be_undone_after_a_restart(tmp_path):
+    made = some_changes(opened(tmp_path))
+    for wanted in made[-2::-1]:
+        own = opened(tmp_path)  # again and again
+        undo(own)
+        assert same(own.labels, wanted)
+    own = opened(tmp_path)
+    now, past, future = own.undoable()
+    assert not past and [each.said.what for each in future][-2:] == ["placing", "adding"]
+    own.set_landmarks([NOSE], now.revision)
+    assert not own.undoable()[2]  # what was undone is given up
+
+
+def test_the_history_tells_only_what_changed(tmp_path):
+    own = opened(tmp_path)
+    some_changes(own)
+    lines = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert [each["revision"] for each in lines] == list(range(1, 8)) and lines[1]["image"] == "a.jpg"
+    assert lines[4]["before"] == {"marks": {"a.jpg": {"p2": [3, 4]}}}
+    assert lines[4]["after"] == {"marks": {"a.jpg": {"p2": [7, 8]}}}
+    step = own.undoable()[1][1]  # with the whole images
+    assert step.before == {"marks": {"a.jpg": {}}}
+    assert step.after == {"marks": {"a.jpg": {"p1": [1, 2], "p2": [3, 4]}}}
+
+
+def test_a_damaged_history_leaves_the_labels_alone(tmp_path):
+    made, path = some_changes(opened(tmp_path)), tmp_path / "history.jsonl"
+    whole = path.read_text()
+    for text, undoable in (
+        (whole + '{"revision": 8, "what"', 7),  # torn
+        (whole[:-40], 0),  # the last change is lost: what came before does not fit
+        ("nonsense\n" + whole.split("\n", 3)[3], 4),
+        (whole.replace('"after"', '"afterwards"'), 0),
+        (whole + whole.splitlines()[-1].replace('"revision": 7', '"revision": 8') + "\n", 7),  # labels never written
+        ("", 0),
+    ):
+        path.write_text(text)
+        own = opened(tmp_path)
+        assert own.labels == made[-1] and len(own.undoable()[1]) == undoable, text
+        before = (tmp_path / "labels.json").read_bytes()
+        own.set_marks({"b.jpg": {"p2": Mark((9, 9))}}, 7)
+        undo(opened(tmp_path))
+        assert same(opened(tmp_path).labels, made[-1])
+        (tmp_path / "labels.json").write_bytes(before)
+
+
+def test_labels_are_saved_where_no_history_can_be(tmp_path):
+    (tmp_path / "history.jsonl").mkdir()
+    assert opened(tmp_path).set_landmarks([NOSE], 0) == opened(tmp_path).labels
+    assert not opened(tmp_path).undoable()[1]
+
+
+def test_the_history_is_bounded(tmp_path, monkeypatch):
+    for name, value in (("_KEPT", 10), ("_MORE", 5)):
+        monkeypatch.setattr(f"equimark.app.history.{name}", value)
+    own = opened(tmp_path)
+    for revision in range(40):
+        own.set_landmarks([replace(NOSE, name=f"nose {revision}")], revision)
+        assert len((tmp_path / "history.jsonl").read_text().splitlines()) <= 15
+    assert len(opened(tmp_path).undoable()[1]) >= 10 and len(own.undoable()[1]) == 40
 
 
 # ---- what the page remarks
@@ -890,6 +991,26 @@ def test_two_windows(page):
     assert one.status_code == 200 and other.status_code == 409
     assert "changed in another window" in other.json()["message"]
     assert page.get("/api/state").json()["landmarks"] == [vars(NOSE)]
+
+
+def test_the_page_is_given_what_can_be_undone(page):
+    keys = page.desk.pictures.keys
+    page.put("/api/landmarks", json={"revision": 0, "landmarks": [vars(NOSE), vars(TAIL)]})
+    said = {"what": "placing nose", "key": keys[1], "turn": "change"}
+    page.put("/api/marks", json={"revision": 1, "marks": {keys[1]: {"p1": [1, 2]}}, "said": said})
+    step = {"what": "placing nose", "key": keys[1]}
+    before, after = {"marks": {keys[1]: {}}}, {"marks": {keys[1]: {"p1": [1, 2]}}}
+    state = page.get("/api/state").json()
+    assert state["past"][1:] == [{**step, "before": before, "after": after}] and state["future"] == []
+    page.put("/api/marks", json={"revision": 2, **before, "said": {**said, "turn": "undo"}})
+    state = page.get("/api/state").json()
+    assert len(state["past"]) == 1 and state["future"] == [{**step, "before": before, "after": after}]
+    refused = page.put("/api/marks", json={"revision": 2, **after, "said": {**said, "turn": "redo"}})
+    assert refused.status_code == 409 and page.get("/api/state").json()["future"] == state["future"]
+    del page.desk.pictures.index_of_name["000001.png"]  # the image is gone
+    assert page.get("/api/state").json()["future"] == [
+        {"what": "placing nose", "key": None, "before": {"marks": {}}, "after": {"marks": {}}}
+    ]
 
 
 def test_pairs_from_the_question_to_the_head(page):

@@ -267,6 +267,47 @@ def test_nothing_is_lost_when_the_server_is_killed(page: Any, server: Server) ->
     assert places[0] == pytest.approx([24, 26], abs=0.2) and places[1] == pytest.approx([10, 12], abs=0.2)
 
 
+def test_undoing_goes_on_after_a_restart(page: Any, server: Server) -> None:
+    name_points(page, "nose, tail")
+    name = image_name(page)
+    nose, tail = (each["id"] for each in kept(server)["landmarks"])
+    click(page, 24, 26)
+    click(page, 10, 12)
+    until(lambda: len(kept(server)["labels"].get(name, {})) == 2)
+    whole = kept(server)["labels"][name]
+    page.click(f"[data-id={tail}] [aria-label^=Delete]", force=True)
+    until(lambda: [each["id"] for each in kept(server)["landmarks"]] == [nose])
+    page.keyboard.press("1")
+    page.keyboard.press("Delete")
+    until(lambda: set(kept(server)["labels"][name]) == {tail})
+    server.kill()
+    with (Path(server.arguments[3]) / "history.jsonl").open("a") as file:
+        file.write('{"revision": 99, "wh')  # torn
+    server.start()
+    page.reload()
+    wait_for_picture(page)
+    assert image_name(page) == name
+    page.keyboard.press("Control+z")
+    until(lambda: kept(server)["labels"][name] == whole)
+    assert len(kept(server)["landmarks"]) == 1
+    page.reload()
+    wait_for_picture(page)
+    page.keyboard.press("Control+z")
+    wait(page, "document.querySelectorAll('#landmarks .set').length === 2")
+    until(lambda: len(kept(server)["landmarks"]) == 2)
+    page.keyboard.press("1")
+    page.keyboard.press("ArrowRight")  # the marks that came back stay
+    until(lambda: kept(server)["labels"][name][nose] != whole[nose])
+    assert kept(server)["labels"][name][tail] == whole[tail]
+    page.keyboard.press("Control+z")
+    page.keyboard.press("Control+z")
+    until(lambda: kept(server)["labels"][name] == {nose: whole[nose]})
+    page.reload()
+    wait_for_picture(page)
+    page.keyboard.press("Control+Shift+z")
+    until(lambda: kept(server)["labels"][name] == whole)
+
+
 def test_a_tab_chosen_before_the_program_has_answered(page: Any, server: Server) -> None:
     held: list[Any] = []
     page.route("**/api/state", lambda route: held.append(route))

@@ -3,6 +3,7 @@
 ``equimark app RUN IMAGES`` answers on 127.0.0.1 only. What each room does:
 
 * ``session``: a person's labels, and the one file in which every change is saved.
+* ``history``: every change of them, on disk, so that it can be undone later on.
 * ``pictures``: the images, their thumbnails and the frames that the model sees.
 * ``store``: what the model has seen of each image, once for all, in half precision on disk.
 * ``vision``: the model's work on that: match, heat maps, colour maps, fit, predict.
@@ -16,6 +17,7 @@
 All that the page writes stands in one work folder, ``RUN/app/NAME`` for images in a folder or file NAME:
 
 * ``labels.json``: the labels, written anew after every change, all or nothing; see :mod:`equimark.app.session`.
+* ``history.jsonl``: the last changes; see :mod:`equimark.app.history`.
 * ``exports/``: what was exported.
 * ``cache/``: thumbnails and descriptors; it may be deleted at any time.
 """

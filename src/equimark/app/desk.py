@@ -22,6 +22,7 @@ from equimark.app import AppError, exports, remarks
 from equimark.app.engine import Engine
 from equimark.app.exploring import Point, Question, Sight
 from equimark.app.gallery import Catalogue, Filter, Order, disagreements
+from equimark.app.history import UNSAID, Change, Said, Side
 from equimark.app.pictures import Pictures
 from equimark.app.remarks import Exchange
 from equimark.app.session import Labels, Landmark, Mark, Session, work_folder
@@ -88,7 +89,8 @@ class Desk:
     # ---- looking --------------------------------------------------------------------------------------------
 
     def state(self) -> Json:
-        """What the page has to know at the beginning."""
+        """What the page has to know at the beginning, the changes that it may undo and redo among it."""
+        labels, past, future = self.session.undoable()
         vision = self.engine.vision
         own = vision.shape[0] if isinstance(vision, SparseVision) else 0
         return {
@@ -101,12 +103,27 @@ class Desk:
             "own_landmarks": own,
             "colours": colours(_COLOURS),
             "formats": [{"name": name, "about": each.about} for name, each in formats.FORMATS.items()],
-            **self.labels(),
+            "past": [self._step(each) for each in past],
+            "future": [self._step(each) for each in future],
+            **self._labels(labels),
         }
 
-    def labels(self) -> Json:
-        """The landmarks, what is remarked and what was dismissed, and the revision."""
-        return self._labels(self.session.labels)
+    def _step(self, change: Change) -> Json:
+        """A change as the page knows it: images by key, without those that are no longer there."""
+        places, keys = self.pictures.index_of_name, self.pictures.keys
+
+        def side(given: Side) -> Side:
+            if "landmarks" in given:
+                return given
+            return {"marks": {keys[places[name]]: marks for name, marks in given["marks"].items() if name in places}}
+
+        image = places.get(change.said.image or "")
+        return {
+            "what": change.said.what,
+            "key": None if image is None else keys[image],
+            "before": side(change.before),
+            "after": side(change.after),
+        }
 
     def _labels(self, now: Labels) -> Json:
         return {
@@ -170,7 +187,8 @@ class Desk:
             "frame": None if size is None else self.pictures.placement(image, size).box,
             "thumbnail": f"/api/images/{key}/thumbnail?{version}",
             "picture": f"/api/images/{key}/picture?{version}",
-            "marks": {id: mark.to_json() for id, mark in labels.of(name).items()},
+            # those of deleted landmarks, too: undoing brings them back
+            "marks": {id: mark.to_json() for id, mark in labels.marks.get(name, {}).items()},
             "predicted": {id: _rounded(each) for id, each in predictions.items()},
             "confidence": round(sum(confidence) / len(confidence), 4) if confidence else None,
             "unreadable": self.engine.unreadable.get(image),
@@ -248,21 +266,30 @@ class Desk:
     # ---- changing -------------------------------------------------------------------------------------------
 
     def set_landmarks(
-        self, landmarks: Sequence[Landmark], revision: int, dismissed: Sequence[str] | None = None
+        self,
+        landmarks: Sequence[Landmark],
+        revision: int,
+        dismissed: Sequence[str] | None = None,
+        said: Said = UNSAID,
     ) -> Json:
-        """See :meth:`equimark.app.session.Session.set_landmarks`."""
-        now = self.session.set_landmarks(landmarks, revision, dismissed)
+        """See :meth:`equimark.app.session.Session.set_landmarks`; the image of what is said by its key."""
+        now = self.session.set_landmarks(landmarks, revision, dismissed, self._by_name(said))
         self.engine.learn(now)
         return self._labels(now)
 
-    def set_marks(self, marks: Mapping[str, Mapping[str, list[Any] | None]], revision: int) -> Json:
+    def _by_name(self, said: Said) -> Said:
+        return said if said.image is None else replace(said, image=self.pictures.names[self.find(said.image)])
+
+    def set_marks(
+        self, marks: Mapping[str, Mapping[str, list[Any] | None]], revision: int, said: Said = UNSAID
+    ) -> Json:
         """Marks of images, by key: see :meth:`equimark.app.session.Session.set_marks`."""
         names = self.pictures.names
         changed = {
             names[self.find(key)]: {id: Mark.from_json(value) for id, value in given.items()}
             for key, given in marks.items()
         }
-        now = self.session.set_marks(changed, revision)
+        now = self.session.set_marks(changed, revision, self._by_name(said))
         self.engine.learn(now)
         return {
             "revision": now.revision,

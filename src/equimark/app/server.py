@@ -31,6 +31,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from equimark.app import AppError
 from equimark.app.desk import Desk, Json
 from equimark.app.gallery import Filter, Order
+from equimark.app.history import Said, Turn
 from equimark.app.session import Conflict, Landmark
 from equimark.embedding import ModelError
 from equimark.images import ImageError
@@ -50,14 +51,25 @@ class _Landmark(BaseModel):
     mirror: str | None = None
 
 
+class _Said(BaseModel):
+    what: str = "a change"
+    key: str | None = None
+    turn: Turn = "change"
+
+    def for_history(self) -> Said:
+        return Said(self.what, self.key, self.turn)
+
+
 class _Landmarks(BaseModel):
     revision: int
+    said: _Said = _Said()
     landmarks: list[_Landmark] = Field(max_length=1000)
     dismissed: list[str] | None = None
 
 
 class _Marks(BaseModel):
     revision: int
+    said: _Said = _Said()
     marks: dict[str, dict[str, list[Any] | None]]
 
 
@@ -186,11 +198,11 @@ def _add_changing(app: FastAPI, desk: Desk) -> None:
     @app.put("/api/landmarks")
     def landmarks(given: _Landmarks) -> Json:
         made = [Landmark(**each.model_dump()) for each in given.landmarks]
-        return desk.set_landmarks(made, given.revision, given.dismissed)
+        return desk.set_landmarks(made, given.revision, given.dismissed, given.said.for_history())
 
     @app.put("/api/marks")
     def marks(given: _Marks) -> Json:
-        return desk.set_marks(given.marks, given.revision)
+        return desk.set_marks(given.marks, given.revision, given.said.for_history())
 
     @app.post("/api/export")
     def export(asked: _Export) -> Json:

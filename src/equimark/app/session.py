@@ -14,7 +14,8 @@ each other as ``mirror``. What the page remarked and the person dismissed (:mod:
 ``dismissed``.
 
 Every change names the revision that it was made on, and makes the next. A change made on an older one is refused
-(:class:`Conflict`): two windows never overwrite each other in silence.
+(:class:`Conflict`): two windows never overwrite each other in silence. What it changed is kept in the history
+(:mod:`equimark.app.history`), so that it can be undone later on.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ import math
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from equimark.app import AppError
+from equimark.app.history import UNSAID, Change, History, Said, Side, marks_side
 from equimark.files import replace_file
 from equimark.landmarks import LandmarkTable, match_images
 from equimark.symmetry import Symmetry
@@ -160,14 +162,25 @@ class Session:
         self._stamp = _stamp(self.path)
         if self._stamp is not None:
             self._labels, self._lines = self._read(names)
+        self._history = History(folder, self._labels.revision)
 
     @property
     def labels(self) -> Labels:
         """The labels now."""
         return self._labels
 
+    def undoable(self) -> tuple[Labels, list[Change], list[Change]]:
+        """The labels now, and the last changes that led to them and that were undone; marks of whole images."""
+        with self._lock:
+            marks = {image: _json(given) for image, given in self._labels.marks.items()}
+            return self._labels, *self._history.steps(marks)
+
     def set_landmarks(
-        self, landmarks: Sequence[Landmark], revision: int, dismissed: Sequence[str] | None = None
+        self,
+        landmarks: Sequence[Landmark],
+        revision: int,
+        dismissed: Sequence[str] | None = None,
+        said: Said = UNSAID,
     ) -> Labels:
         """Add, rename, recolour, pair, reorder or delete landmarks by giving all that there shall be.
 
@@ -175,6 +188,7 @@ class Session:
             landmarks: in order.
             revision: on which the change was made.
             dismissed: all remarks that shall be; None leaves them as they are.
+            said: for the history.
 
         Raises:
             Conflict: if ``revision`` is not the present one.
@@ -183,10 +197,17 @@ class Session:
         _check_landmarks(landmarks)
         with self._lock:
             kept = self._labels.dismissed if dismissed is None else tuple(dict.fromkeys(dismissed))
-            return self._save(replace(self._labels, landmarks=tuple(landmarks), dismissed=kept), revision)
+            now = replace(self._labels, landmarks=tuple(landmarks), dismissed=kept)
+            change = Change(revision + 1, said, _landmarks_side(self._labels), _landmarks_side(now))
+            return self._save(now, revision, change)
 
-    def set_marks(self, changed: Mapping[str, Marks], revision: int) -> Labels:
+    def set_marks(self, changed: Mapping[str, Marks], revision: int, said: Said = UNSAID) -> Labels:
         """Give images, by name, all the marks that they shall have; those of deleted landmarks stay.
+
+        Args:
+            changed: all marks of some images.
+            revision: on which the change was made.
+            said: for the history.
 
         Raises:
             Conflict: if ``revision`` is not the present one.
@@ -203,7 +224,9 @@ class Session:
             }
             changed = {image: {**deleted[image], **marks} for image, marks in changed.items()}
             marks = {image: given for image, given in {**now.marks, **changed}.items() if given}
-            return self._save(replace(now, marks=marks), revision, changed)
+            before, after = ({i: _json(every.get(i, {})) for i in changed} for every in (now.marks, marks))
+            change = Change(revision + 1, said, marks_side(before, after), marks_side(after, before))
+            return self._save(replace(now, marks=marks), revision, change, changed)
 
     def adopt(self, table: LandmarkTable, names: Sequence[str], colours: Sequence[str]) -> None:
         """Begin with the landmarks of a file; what is blank there is not visible.
@@ -228,9 +251,11 @@ class Session:
             if table.visible[i].any()
         }
         with self._lock:
-            self._save(Labels(landmarks, marks, self._labels.revision), self._labels.revision, marks)
+            self._save(Labels(landmarks, marks, self._labels.revision), self._labels.revision, None, marks)
 
-    def _save(self, labels: Labels, revision: int, changed: Mapping[str, Marks] | None = None) -> Labels:
+    def _save(
+        self, labels: Labels, revision: int, change: Change | None, changed: Mapping[str, Marks] | None = None
+    ) -> Labels:
         if revision != self._labels.revision:
             raise Conflict("the labels were changed in another window; look at them as they are now, then try again")
         if _stamp(self.path) != self._stamp:
@@ -244,8 +269,12 @@ class Session:
             lines = lines | {image: _line(marks) for image, marks in changed.items()}
             lines = {image: line for image, line in lines.items() if image in labels.marks}
         text = _text(labels, self._images, lines)
+        if change is not None:
+            self._history.write(change)
         replace_file(self.path, lambda temporary: _write_through(temporary, text))
         self._labels, self._lines, self._stamp = labels, lines, _stamp(self.path)
+        if change is not None:
+            self._history.take(change)
         return labels
 
     def _read(self, names: Sequence[str]) -> tuple[Labels, dict[str, str]]:
@@ -313,8 +342,17 @@ def _check_landmarks(landmarks: Sequence[Landmark]) -> None:
             )
 
 
+def _json(marks: Marks) -> dict[str, list[float | str] | None]:
+    """The marks of an image as in the file."""
+    return {id: mark.to_json() for id, mark in marks.items()}
+
+
+def _landmarks_side(labels: Labels) -> Side:
+    return {"landmarks": [asdict(each) for each in labels.landmarks], "dismissed": list(labels.dismissed)}
+
+
 def _line(marks: Marks) -> str:
-    return json.dumps({id: mark.to_json() for id, mark in marks.items()})
+    return json.dumps(_json(marks))
 
 
 def _text(labels: Labels, images: str, lines: Mapping[str, str]) -> str:

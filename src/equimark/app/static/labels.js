@@ -1,7 +1,10 @@
 // The labels as this window knows them: changed at once on the screen, then saved one after the other.
 //
 // A change is {landmarks: [...], dismissed: [...]}, of which one may be left out, or {marks: {key: {id: mark}}}, a mark
-// [x, y], [x, y, "accepted"] or null (not visible). Every change can be undone. The program refuses one that was made on older labels than it has.
+// [x, y], [x, y, "accepted"] or null (not visible). Every change can be undone, also those that the program kept from
+// before the page was loaded. The program refuses one that was made on older labels than it has.
+//
+// Images keep the marks of deleted landmarks, so that undoing brings them back.
 
 import { get, put, Refusal, Silence } from "./api.js";
 import { clearNotice, clearToast, notice, toast } from "./dom.js";
@@ -26,6 +29,8 @@ export function begin(state) {
   labels.dismissed = state.dismissed;
   labels.remarks = state.remarks;
   labels.revision = state.revision;
+  past.splice(0, Infinity, ...state.past);
+  future.splice(0, Infinity, ...state.future);
 }
 
 /** Take over what the program says of an image, unless this window has said something newer since. */
@@ -39,7 +44,6 @@ export async function follow(revision) {
   if (working || revision === labels.revision) return;
   const now = await get("/api/state");
   if (working || now.revision === labels.revision) return;
-  past.length = future.length = 0;
   labels.marks.clear();
   begin(now);
   toast("The labels were changed in another window; here they are.");
@@ -72,24 +76,24 @@ export function change(what, given, key = null) {
   const after = given.marks ? given : { landmarks: labels.landmarks, dismissed: labels.dismissed, ...given };
   past.push({ what, key, before: inverse(after), after });
   future.length = 0;
-  apply(after);
+  apply(after, { what, key, turn: "change" });
 }
 
 /** Undo the last change; the answer is what it was. */
 export function undo() {
-  return turn(past, future, "before");
+  return turn(past, future, "before", "undo");
 }
 
 /** Do again what was undone last. */
 export function redo() {
-  return turn(future, past, "after");
+  return turn(future, past, "after", "redo");
 }
 
-function turn(from, to, side) {
+function turn(from, to, side, name) {
   const step = from.pop();
   if (!step) return null;
   to.push(step);
-  apply(step[side]);
+  apply(step[side], { what: step.what, key: step.key, turn: name });
   return step;
 }
 
@@ -98,19 +102,28 @@ function inverse(after) {
   return { marks: Object.fromEntries(Object.keys(after.marks).map((key) => [key, marksOf(key)])) };
 }
 
-function apply(step) {
+function apply(side, said) {
+  const step = { ...side, said };
   if (step.landmarks) {
-    Object.assign(labels, step);
+    Object.assign(labels, side);
     outdate(() => true);
     tell("landmarks");
   } else {
     outdate(({ image }) => image in step.marks);
-    for (const [key, marks] of Object.entries(step.marks)) labels.marks.set(key, marks);
+    for (const [key, marks] of Object.entries(step.marks)) labels.marks.set(key, { ...deletedOf(key), ...only(marks, known()) });
     tell("marks", Object.keys(step.marks));
   }
   queue.push(step);
   tell("saving");
   if (!working) save();
+}
+
+const known = () => new Set(labels.landmarks.map(({ id }) => id));
+
+/** The marks of an image of landmarks that are no longer there. */
+function deletedOf(key) {
+  const there = known();
+  return Object.fromEntries(Object.entries(labels.marks.get(key) ?? {}).filter(([id]) => !there.has(id)));
 }
 
 /** Remarks on what has changed wait until the program has seen it. */
@@ -153,15 +166,16 @@ function remark(remarks) {
 }
 
 function send(step) {
+  const { said, landmarks, dismissed } = step;
   const revision = labels.revision;
-  if (step.landmarks) return put("/api/landmarks", { revision, landmarks: step.landmarks, dismissed: step.dismissed });
-  const known = new Set(labels.landmarks.map(({ id }) => id));
-  const marks = Object.entries(step.marks).map(([key, given]) => [key, only(given, known)]);
-  return put("/api/marks", { revision, marks: Object.fromEntries(marks) });
+  if (landmarks) return put("/api/landmarks", { revision, landmarks, dismissed, said });
+  const there = known();
+  const marks = Object.entries(step.marks).map(([key, given]) => [key, only(given, there)]);
+  return put("/api/marks", { revision, marks: Object.fromEntries(marks), said });
 }
 
-function only(given, known) {
-  return Object.fromEntries(Object.entries(given).filter(([id]) => known.has(id)));
+function only(given, there) {
+  return Object.fromEntries(Object.entries(given).filter(([id]) => there.has(id)));
 }
 
 async function waitForAnswer() {
@@ -175,8 +189,8 @@ async function waitForAnswer() {
 async function wasSaved(step) {
   const now = await get("/api/state");
   if (now.revision !== labels.revision + 1) return false;
-  const known = new Set(labels.landmarks.map(({ id }) => id));
-  const arrived = async ([key, given]) => equal(only(given, known), (await get(`/api/images/${key}`)).marks);
+  const there = known();
+  const arrived = async ([key, given]) => equal(only(given, there), only((await get(`/api/images/${key}`)).marks, there));
   const same = step.landmarks
     ? equal(step.landmarks, now.landmarks) && equal(step.dismissed, now.dismissed)
     : (await Promise.all(Object.entries(step.marks).map(arrived))).every(Boolean);

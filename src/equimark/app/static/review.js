@@ -2,7 +2,7 @@
 
 import { get, withQuery } from "./api.js";
 import { $, fill, h, icon, isTyping, number, percent, plural, toast } from "./dom.js";
-import { change, changes, labels, learned, marksOf, saved, statusOf, undo } from "./labels.js";
+import { change, changes, labels, learned, marksOf, redo, saved, statusOf, undo } from "./labels.js";
 import { exchange, exchangeOf, exchangeRemark, pairsNow } from "./pairs.js";
 import { accepted, pointsOf } from "./points.js";
 import { Tile } from "./tile.js";
@@ -178,8 +178,8 @@ $("#review-stale").addEventListener("click", () => load());
 export function key(event) {
   if (isTyping(event)) return false;
   if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z") {
-    const step = undo();
-    if (step) toast(`Undid ${step.what}.`);
+    const step = event.shiftKey ? redo() : undo();
+    if (step) toast(`${event.shiftKey ? "Did again:" : "Undid"} ${step.what}.`);
   } else if (event.key === "/") $("#search").focus();
   else if (event.key === ".") go(first + PAGE);
   else if (event.key === ",") go(first - PAGE);
