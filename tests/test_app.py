@@ -923,6 +923,27 @@ def test_things_in_any_direction(sparse_run: Run, tmp_path: Path) -> None:
         desk.engine.close()
 
 
+@pytest.mark.parametrize(("direction", "labelled", "turned"), [("any", 1, True), ("upright", 3, False)])
+def test_a_direction_that_the_person_knows(sparse_run, tmp_path, direction, labelled, turned):
+    frames, points = animals(6)
+    for i, frame in enumerate(frames):
+        Image.fromarray(frame.movedim(0, -1).numpy()).save(tmp_path / f"{i}.png")
+    desk = Desk(colour_model(), sparse_run.folder, tmp_path, work=tmp_path / "work", direction=direction)
+    desk.engine.start()
+    try:
+        desk.set_landmarks([Landmark(f"p{k}", f"point {k}", "#ff0000") for k in range(4)], 0)
+        keys = desk.pictures.keys
+        desk.set_marks({keys[i]: {f"p{k}": points[i, k].tolist() for k in range(4)} for i in range(labelled)}, 1)
+        finish(desk)
+        head = desk.engine.fit(desk.session.labels).result()
+        assert desk.engine.progress().turned is head.turned is turned
+        wanted = head.predict([frame.movedim(0, -1).numpy() for frame in frames])
+        np.testing.assert_allclose(desk.engine.predictions.points, wanted, atol=0.1)
+        assert not turned or np.abs(wanted - points).max() < 3
+    finally:
+        desk.engine.close()
+
+
 # ---- the routes
 
 
@@ -1149,6 +1170,14 @@ def test_labels_in_a_run_protect_it(command, dve_run, photos, tmp_path):
     opened(work_folder(tmp_path, photos)).set_landmarks([NOSE], 0)
     code, _, err = command("train", photos, "--out", tmp_path, "--overwrite")
     assert code == 1 and "holds other files (app, ...)" in err
+
+
+def test_the_direction_reaches_the_page(command, dve_run, photos, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr("equimark.app.serve", lambda *_, direction, **__: said.append(direction))
+    for more in ([], ["--direction", "any"]):
+        assert command("app", dve_run.folder, photos, *more)[0] == 0
+    assert said == ["auto", "any"]
 
 
 def test_without_the_extra(command, dve_run, photos, monkeypatch):

@@ -310,6 +310,7 @@ def _app_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=7860, help="on 127.0.0.1 (7860); 0 takes a free one")
     parser.add_argument("--landmarks", type=Path, help="labels to start from")
     parser.add_argument("--work", type=Path, help="folder for labels and exports; default: in the run")
+    parser.add_argument("--direction", choices=get_args(Direction), default="auto", help=_DIRECTION)
     parser.add_argument("--no-browser", dest="browser", action="store_false", help="do not open the page")
     _common(parser, frame=True)
 

@@ -227,7 +227,7 @@ def fit_head(
     spec = spec or HeadSpec()
     symmetry, mirrored = spec.symmetry, spec.symmetry is not None
     linear = model.is_sparse or spec.from_landmarks
-    turned = model.has_descriptors and not linear and _lie_in_any_direction(points, spec.direction)
+    turned = model.has_descriptors and not linear and lie_in_any_direction(points, spec.direction)
     if symmetry is not None:
         frames = torch.cat([frames, frames.flip(-1)])
         points = np.concatenate([points, symmetry.mirror(points, model.frame.size)])
@@ -246,7 +246,8 @@ def fit_head(
     return Head(model, regressor, tuple(names) if names is not None else None, symmetry, mirrored, turned)
 
 
-def _lie_in_any_direction(points: NDArray[np.float64], direction: Direction) -> bool:
+def lie_in_any_direction(points: NDArray[np.float64], direction: Direction) -> bool:
+    """Whether things with labels (N, K, 2) are to be looked for in any direction."""
     return not directions.stand_alike(torch.from_numpy(points)) if direction == "auto" else direction == "any"
 
 

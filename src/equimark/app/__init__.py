@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from equimark.directions import Direction
 from equimark.landmarks import LandmarkTable
 from equimark.model import LandmarkModel
 
@@ -42,6 +43,7 @@ def serve(
     port: int = 7860,
     table: LandmarkTable | None = None,
     work: Path | None = None,
+    direction: Direction = "auto",
     browser: bool = True,
 ) -> None:
     """Serve the page of a run until it is interrupted.
@@ -53,6 +55,7 @@ def serve(
         port: on 127.0.0.1; 0 takes a free one.
         table: landmarks to start from, if the work folder has no labels yet.
         work: the work folder, if not the one in the run.
+        direction: in which things lie in the images, as in :class:`equimark.head.HeadSpec`.
         browser: open the page in the person's browser.
 
     Raises:
@@ -64,4 +67,4 @@ def serve(
         raise AppError(
             f"the page needs the package {error.name}, which is not installed: pip install 'equimark[app]'"
         ) from None
-    server.serve(model, run, images, port=port, table=table, work=work, browser=browser)
+    server.serve(model, run, images, port=port, table=table, work=work, direction=direction, browser=browser)

@@ -29,6 +29,7 @@ from equimark.app.session import Labels, Landmark, Mark, Session, work_folder
 from equimark.app.store import Store
 from equimark.app.vision import SparseVision, vision_of
 from equimark.checkpoint import MODEL_FILE
+from equimark.directions import Direction
 from equimark.images import ImageError
 from equimark.landmarks import LandmarkTable
 from equimark.model import LandmarkModel
@@ -49,6 +50,7 @@ class Desk:
         images: a folder, a .zip, a list of paths or a pack.
         table: landmarks to start from, if there are no labels yet.
         work: the work folder, if not the one in the run.
+        direction: in which things lie in the images, as in :class:`equimark.head.HeadSpec`.
 
     Raises:
         AppError, ImageError, LandmarkError, OSError: with a line that says what to do.
@@ -62,10 +64,11 @@ class Desk:
         *,
         table: LandmarkTable | None = None,
         work: Path | None = None,
+        direction: Direction = "auto",
     ) -> None:
         self.run, self.images = run, images
         self.work = work or work_folder(run, images)
-        vision = vision_of(model)
+        vision = vision_of(model, direction)
         self.pictures = Pictures(images, model.frame, self.work / "cache" / "thumbnails")
         names = self.pictures.names
         self.session = Session(self.work, images, names)

@@ -303,7 +303,8 @@ class Engine:
         names = {each.id: each.name for each in labels.landmarks}
         frames = self._frames_of(lesson.images)
         chosen = [names[id] for id in lesson.landmarks]
-        return fit_head(self.vision.model, frames, lesson.points, chosen, HeadSpec(lesson.symmetry))
+        spec = HeadSpec(lesson.symmetry, self.vision.direction)
+        return fit_head(self.vision.model, frames, lesson.points, chosen, spec)
 
     def _frames_of(self, images: Sequence[int]) -> Tensor:
         """What the model sees of labelled images (N, 3, S, S) uint8."""

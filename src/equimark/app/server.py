@@ -33,6 +33,7 @@ from equimark.app.desk import Desk, Json
 from equimark.app.gallery import Filter, Order
 from equimark.app.history import Said, Turn
 from equimark.app.session import Conflict, Landmark
+from equimark.directions import Direction
 from equimark.embedding import ModelError
 from equimark.images import ImageError
 from equimark.landmarks import LandmarkError, LandmarkTable
@@ -228,11 +229,12 @@ def serve(
     port: int,
     table: LandmarkTable | None = None,
     work: Path | None = None,
+    direction: Direction = "auto",
     browser: bool = True,
 ) -> None:
     """See :func:`equimark.app.serve`."""
     with contextlib.closing(_listen(port)) as listening:
-        desk = Desk(model, run, images, table=table, work=work)
+        desk = Desk(model, run, images, table=table, work=work, direction=direction)
         if desk.left_aside:
             print(f"equimark: {desk.session.path} holds labels already: --landmarks was left aside", file=sys.stderr)
         address = f"http://{HOST}:{listening.getsockname()[1]}/"

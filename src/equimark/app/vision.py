@@ -14,12 +14,13 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
-from equimark import directions, geometry, matching
+from equimark import geometry, matching
 from equimark.app import AppError
 from equimark.app.learning import Lesson
+from equimark.directions import Direction
 from equimark.embedding import Found
 from equimark.geometry import Placement
-from equimark.head import Head, HeadSpec, fit_head, fit_prototypes
+from equimark.head import Head, HeadSpec, fit_head, fit_prototypes, lie_in_any_direction
 from equimark.matching import Located
 from equimark.model import LandmarkModel
 from equimark.plots import position_colours
@@ -34,6 +35,7 @@ class Vision(Protocol):
     """What dense and sparse runs have in common."""
 
     model: LandmarkModel
+    direction: Direction
     shape: tuple[int, ...]
     dtype: DTypeLike
     summary: int
@@ -68,10 +70,10 @@ class Vision(Protocol):
 
 
 class DenseVision:
-    """Of a run with descriptors."""
+    """Of a run with descriptors; ``direction`` as in :class:`equimark.head.HeadSpec`."""
 
-    def __init__(self, model: LandmarkModel) -> None:
-        self.model = model
+    def __init__(self, model: LandmarkModel, direction: Direction = "auto") -> None:
+        self.model, self.direction = model, direction
         size = model.frame.size
         features = model.features(torch.zeros(1, 3, size, size, dtype=torch.uint8))
         self.shape = tuple(features.shape[1:])
@@ -91,7 +93,7 @@ class DenseVision:
     ) -> Head:
         """As :func:`equimark.head.fit_head`, but for a look at the frames of things that stand alike."""
         points = lesson.points
-        if not directions.stand_alike(torch.from_numpy(points)):
+        if lie_in_any_direction(points, self.direction):
             return fit_head(self.model, frames(), points, lesson.landmarks, HeadSpec(mirror, "any"))
         if mirror is not None:
             points = np.concatenate([points, mirror.mirror(points, self.model.frame.size)])
@@ -137,6 +139,8 @@ class DenseVision:
 class SparseVision:
     """Of a run with K landmarks of its own."""
 
+    direction: Direction = "auto"
+
     def __init__(self, model: LandmarkModel) -> None:
         self.model = model
         self.shape: tuple[int, ...] = (model.network.channels, 3)
@@ -168,14 +172,14 @@ class SparseVision:
         return self.model.in_image(_located(records), placements)
 
 
-def vision_of(model: LandmarkModel) -> DenseVision | SparseVision:
-    """What suits a model.
+def vision_of(model: LandmarkModel, direction: Direction = "auto") -> DenseVision | SparseVision:
+    """What suits a model; with landmarks of its own it asks for no direction.
 
     Raises:
         AppError: if it is of a run with labels.
     """
     if model.has_descriptors:
-        return DenseVision(model)
+        return DenseVision(model, direction)
     if model.is_sparse:
         return SparseVision(model)
     raise AppError(

@@ -215,6 +215,7 @@ def run_app(arguments: Namespace) -> None:
         port=arguments.port,
         table=formats.read(arguments.landmarks, images=image_files(arguments.images)) if arguments.landmarks else None,
         work=arguments.work,
+        direction=arguments.direction,
         browser=arguments.browser,
     )
 
