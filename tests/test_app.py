@@ -538,7 +538,7 @@ def test_a_lesson_holds_what_is_in_view():
     np.testing.assert_array_equal(lesson.points, [[[NAN, NAN], [10, 20]], [[-0.5, 39.5], [12, 20]]])
     assert lesson.teaches_as(replace(lesson)) and not lesson.teaches_as(Lesson())
     assert not lesson.teaches_as(replace(lesson, points=lesson.points + 1))
-    assert lesson.by_hand.tolist() == [True, True] and lesson.symmetry is None
+    assert lesson.symmetry is None
 
 
 def test_a_lesson_of_pairs():
@@ -556,18 +556,28 @@ def test_a_lesson_of_pairs():
     assert alone.landmarks == ("l",) and alone.symmetry is None
 
 
-def test_of_many_labels_the_best_are_learned():
+def test_of_many_labels_some_are_learned():
     points = np.zeros((4, 2, 2))
     points[:3, 1] = NAN  # the second landmark is seen on the last image only
-    lesson = Lesson(("p1", "p2"), (3, 5, 7, 9), points, np.array([False, True, False, False]))
+    lesson = Lesson(("p1", "p2"), (3, 5, 7, 9), points)
     assert lesson.at_most(4) is lesson
     few = lesson.at_most(1)
-    assert few.images == (5, 9) and few.by_hand.tolist() == [True, False]
-    assert np.isfinite(few.points).all(-1).tolist() == [[True, False], [True, True]]
-    accepted = Labels((NOSE,), {"a": {"p1": Mark((1, 2), accepted=True)}, "b": {"p1": Mark((1, 2))}})
+    assert few.images == (3, 9) and np.isfinite(few.points).all(-1).tolist() == [[True, False], [True, True]]
+
+
+def test_only_what_a_person_corrected_is_learned():
+    placed, taken = Mark((1, 2)), Mark((3, 4), accepted=True)
+    marks = {
+        "a": {"p1": taken, "p2": taken},
+        "b": {"p1": placed, "p2": taken},
+        "c": {"p1": Mark(None), "p2": taken},
+        "d": {"p2": taken},
+    }
     square = Placement((0, 0, 40, 40), 40)
-    made = lesson_of(accepted, ["a", "b"], 40, lambda images: (list(images), [square] * len(images)))
-    assert made.by_hand.tolist() == [False, True]
+    labels = Labels((NOSE, TAIL), marks)
+    made = lesson_of(labels, list("abcd"), 40, lambda images: (list(images), [square] * len(images)))
+    assert made.images == (1, 2) and made.landmarks == ("p1", "p2")
+    np.testing.assert_array_equal(made.points, [[[1, 2], [3, 4]], [[NAN, NAN], [3, 4]]])
 
 
 def test_earlier_predictions_stand_until_they_are_replaced():
@@ -765,6 +775,24 @@ def test_predictions_are_those_of_the_fitted_head(desk, dve_model):
     item = desk.opened(9)
     assert item["status"] == "new" and item["confidence"] > 0
     np.testing.assert_allclose([each[:2] for each in item["predicted"].values()], wanted[9], atol=0.1)
+
+
+def test_accepting_without_a_look_makes_nobody_sure(desk):
+    label(desk, 1)
+    finish(desk)
+    before, lesson = desk.engine.predictions.confidence.copy(), desk.engine.progress().lesson
+    for row, hand in ((0, False), (6, True)):  # of images 1 to 6 all is accepted, then a point of the last is moved
+        given = {
+            desk.pictures.keys[i]: {
+                id: [x, y] if hand and id == "p0" else [x, y, "accepted"]
+                for id, (x, y, _) in desk.engine.predictions.of(i).items()
+            }
+            for i in range(row or 1, 7)
+        }
+        desk.set_marks(given, desk.session.labels.revision)
+        finish(desk)
+        assert desk.engine.progress().lesson == lesson + hand
+        assert np.array_equal(desk.engine.predictions.confidence, before) is not hand
 
 
 def pair_up(desk: Desk) -> None:
@@ -980,17 +1008,20 @@ def test_from_labels_to_files(page):
     remarks = {"pairs": [], "exchanges": []}
     assert answer == {"revision": 1, "landmarks": [vars(NOSE), vars(TAIL)], "dismissed": [], "remarks": remarks}
     marks = {keys[0]: {"p1": [10, 12], "p2": None}, keys[1]: {"p1": [11, 13, "accepted"], "p2": [30, 31, "accepted"]}}
+    marks[keys[2]] = {"p2": [29, 30]}
     answer = page.put("/api/marks", json={"revision": 1, "marks": marks}).json()
-    assert answer == {"revision": 2, "statuses": {keys[0]: "labelled", keys[1]: "accepted"}, "remarks": remarks}
+    statuses = dict(zip(keys, ("labelled", "accepted", "partial"), strict=True))
+    assert answer == {"revision": 2, "statuses": statuses, "remarks": remarks}
     item = page.get(f"/api/images/{keys[0]}").json()
     assert item["marks"] == {"p1": [10, 12], "p2": None} and item["box"] == [0, 0, 48, 48] == item["frame"]
     assert item["previous"] is None and item["next"] == keys[1] and set(item["predicted"]) <= {"p1", "p2"}
     counts = page.get("/api/images?filter=accepted&count=5").json()
-    assert [each["key"] for each in counts["items"]] == [keys[1]] and counts["counts"]["predicted"] == 14
+    assert [each["key"] for each in counts["items"]] == [keys[1]] and counts["counts"]["predicted"] == 13
     made = page.post("/api/export", json={"format": "csv"}).json()
-    assert made["images"] == 2 and made["file"] == "work-checked.csv"
+    assert made["images"] == 3 and made["file"] == "work-checked.csv"
     got = page.get(f"/api/exports/{made['file']}")
-    assert got.text == "image,nose_x,nose_y,tail_x,tail_y\n000000.png,10,12,,\n000001.png,11,13,30,31\n"
+    rows = ["image,nose_x,nose_y,tail_x,tail_y", "000000.png,10,12,,", "000001.png,11,13,30,31", "000002.png,,,29,30"]
+    assert got.text.splitlines() == rows
     assert "attachment" in got.headers["content-disposition"]
     until(lambda: page.get("/api/progress").json()["predicted"] == 16)
     full = page.post("/api/export", json={"format": "csv", "everything": True}).json()

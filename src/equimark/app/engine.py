@@ -299,7 +299,7 @@ class Engine:
     def _fit_to_save(self, labels: Labels) -> Head:
         lesson = self._lesson_of(labels)
         if not lesson.images:
-            raise AppError("there is nothing to learn from yet: label at least one point on one image")
+            raise AppError("there is nothing to learn from yet: place at least one point by hand on one image")
         names = {each.id: each.name for each in labels.landmarks}
         frames = self._frames_of(lesson.images)
         chosen = [names[id] for id in lesson.landmarks]

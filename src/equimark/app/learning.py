@@ -22,14 +22,12 @@ class Lesson:
         landmarks: ids of the K landmarks that are in view on at least one image, in the person's order.
         images: indices of N images with at least one of them.
         points: (N, K, 2) in pixels of the frames; NaN where not visible, not in view or not given.
-        by_hand: (N,) whether a person placed any of them, rather than accept them all.
         symmetry: of these landmarks, if pairs are declared.
     """
 
     landmarks: tuple[str, ...] = ()
     images: tuple[int, ...] = ()
     points: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0, 2)))
-    by_hand: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, bool))
     symmetry: Symmetry | None = None
 
     def teaches_as(self, other: Lesson) -> bool:
@@ -38,18 +36,12 @@ class Lesson:
         return mine == others and np.array_equal(self.points, other.points, equal_nan=True)
 
     def at_most(self, count: int) -> Lesson:
-        """The part that is worth most, of about ``count`` images: first those labelled by hand.
-
-        Each landmark keeps a label.
-        """
+        """The part of about ``count`` images: the first, and those of landmarks that have a label only later."""
         if len(self.images) <= count:
             return self
-        order = np.argsort(~self.by_hand, kind="stable")
-        visible = np.isfinite(self.points[..., 0])[order]
-        first = visible.argmax(0)  # the place in the order from which on each landmark has a label
-        rows = np.sort(order[np.union1d(np.arange(count), first)])
-        images = tuple(self.images[row] for row in rows)
-        return replace(self, images=images, points=self.points[rows], by_hand=self.by_hand[rows])
+        first = np.isfinite(self.points[..., 0]).argmax(0)  # the row from which on each landmark has a label
+        rows = np.union1d(np.arange(count), first)
+        return replace(self, images=tuple(self.images[row] for row in rows), points=self.points[rows])
 
 
 def lesson_of(
@@ -58,7 +50,10 @@ def lesson_of(
     side: int,
     place: Callable[[Sequence[int]], tuple[list[int], list[Placement]]],
 ) -> Lesson:
-    """The lesson of labels.
+    """The lesson of images on which a person placed or moved a point, or said that one is not visible.
+
+    Predictions that were accepted beside it were looked at. Images of which everything was accepted may not have
+    been: they would teach the model what it believes already, and that it is always right.
 
     Args:
         labels: of the person.
@@ -66,8 +61,12 @@ def lesson_of(
         side: of the frame, in pixels.
         place: of those images that can be read: their indices and placements.
     """
+
+    def by_hand(name: str) -> bool:
+        return not all(mark.accepted for mark in labels.of(name).values())
+
     indices = {name: i for i, name in enumerate(names)}
-    images, placements = place(sorted(indices[name] for name in labels.labelled() if name in indices))
+    images, placements = place(sorted(indices[name] for name in labels.labelled() if name in indices and by_hand(name)))
     if not images:
         return Lesson()
     table = to_table(labels, [names[image] for image in images])
@@ -76,10 +75,9 @@ def lesson_of(
     in_view = np.isfinite(points[..., 0])
     rows, columns = np.flatnonzero(in_view.any(1)), np.flatnonzero(in_view.any(0))
     chosen = tuple(images[row] for row in rows)
-    by_hand = [not all(mark.accepted for mark in labels.of(names[image]).values()) for image in chosen]
     landmarks = [labels.landmarks[k] for k in columns]
     ids, symmetry = tuple(each.id for each in landmarks), symmetry_of(landmarks)
-    return Lesson(ids, chosen, points[rows][:, columns], np.array(by_hand, bool), symmetry)
+    return Lesson(ids, chosen, points[rows][:, columns], symmetry)
 
 
 class Predictions:
