@@ -1109,6 +1109,21 @@ def test_exploring(page):
     assert page.post("/api/explore", json=asked | {"colours": ["red", "blue"]}).status_code == 400
 
 
+def test_points_of_its_own(page, joint_run, photos, tmp_path):
+    key = page.desk.pictures.keys[2]
+    assert page.get("/api/state").json()["landmarks_beside"] == 0
+    assert page.get(f"/api/images/{key}/own-points").status_code == 400
+    model = LandmarkModel.load(joint_run.folder, device="cpu")
+    with TestClient(
+        make_app(Desk(model, joint_run.folder, photos, work=tmp_path / "joint")), base_url="http://127.0.0.1:7860"
+    ) as client:
+        state = client.get("/api/state").json()
+        assert state["landmarks_beside"] == 3 and state["own_landmarks"] == 0
+        points = client.get(f"/api/images/{key}/own-points").json()["points"]
+    wanted = model.detect(decode((photos / "000002.png").read_bytes()).pixels).points
+    np.testing.assert_allclose(points, wanted, atol=0.051)
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "status"),
     [

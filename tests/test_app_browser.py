@@ -146,6 +146,7 @@ def go_on(page: Any) -> str:
 def test_a_point_is_found_on_the_others(page: Any) -> None:
     page.wait_for_selector("#others .tile img")
     page.wait_for_selector("#explore-canvas[data-view]")
+    assert page.is_hidden("#own-points")
     click(page, 20, 22, "#explore-canvas")
     page.wait_for_selector("#others .dot.chosen")
     assert page.locator("#points li").count() == 1
@@ -162,6 +163,22 @@ def test_a_point_is_found_on_the_others(page: Any) -> None:
     tile.locator(".corner button").click()
     wait(page, "name => document.querySelector('#source-name').textContent === name", wanted)
     assert page.locator("#points li").count() == 2
+
+
+def test_points_of_its_own(browser: Any, joint_run: Run, album: Path, tmp_path: Path) -> None:
+    server = Server(joint_run.folder, album, "--work", tmp_path / "work", "--device", "cpu")
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    context.set_default_timeout(PATIENCE)
+    opened = context.new_page()
+    try:
+        opened.goto(server.address)
+        opened.wait_for_selector("#explore-canvas[data-view]")
+        opened.click("#own-points")
+        wait(opened, "document.querySelectorAll('#points li').length === 3")
+        wait(opened, "document.querySelectorAll('#others .dot').length === 27")  # on nine others
+    finally:
+        context.close()
+        server.kill()
 
 
 def test_from_the_first_point_to_the_file(page: Any, server: Server) -> None:

@@ -104,6 +104,7 @@ class Desk:
             "count": len(self.pictures),
             "method": vision.model.config.method,
             "own_landmarks": own,
+            "landmarks_beside": 0 if own else vision.model.config.landmarks,
             "colours": colours(_COLOURS),
             "formats": [{"name": name, "about": each.about} for name, each in formats.FORMATS.items()],
             "past": [self._step(each) for each in past],
@@ -265,6 +266,10 @@ class Desk:
         )
         sights = self.engine.explore(question).result()
         return {self.pictures.keys[image]: _sight(sight) for image, sight in sights.items()}
+
+    def own_points(self, image: int) -> Json:
+        """Where the landmarks lie that the run has beside descriptors."""
+        return {"points": self.engine.own_points(image).result().round(1).tolist()}
 
     # ---- changing -------------------------------------------------------------------------------------------
 

@@ -152,6 +152,13 @@ class Engine:
         """Find points on other images, or, with a sparse run, its own landmarks."""
         return self._ask(lambda: self._explore(question))
 
+    def own_points(self, image: int) -> Future[NDArray[np.float64]]:
+        """The landmarks (K, 2) in pixels of an image that a run has beside descriptors.
+
+        The future raises AppError if it has none, or the image cannot be read.
+        """
+        return self._ask(lambda: self._own_points(image))
+
     def fit(self, labels: Labels) -> Future[Head]:
         """A head to be saved: as good as can be, with the names and in the order of the person.
 
@@ -264,6 +271,14 @@ class Engine:
         if isinstance(self.vision, SparseVision):
             return own_landmarks(self.vision, self._records, question.targets)
         return explore(self.vision, self._records, question)
+
+    def _own_points(self, image: int) -> NDArray[np.float64]:
+        vision = self.vision
+        if isinstance(vision, SparseVision) or not vision.model.config.landmarks:
+            raise AppError("this run has no landmarks beside descriptors")
+        frames, (_, placements) = self._read_frames([image]), self._place([image])
+        points, _ = vision.own_landmarks(frames, placements)
+        return np.asarray(points[0])
 
     # ---- learning and predicting ----------------------------------------------------------------------------
 

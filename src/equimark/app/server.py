@@ -185,6 +185,10 @@ def _add_looking(app: FastAPI, desk: Desk) -> None:
     def picture(key: str) -> Response:
         return Response(desk.pictures.shown(desk.find(key)), media_type="image/jpeg", headers=_FOREVER)
 
+    @app.get("/api/images/{key}/own-points")
+    def own_points(key: str) -> Json:
+        return desk.own_points(desk.find(key))
+
     @app.post("/api/explore")
     def explore(asked: _Question) -> Json:
         found = desk.explore(

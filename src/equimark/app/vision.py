@@ -105,6 +105,10 @@ class DenseVision:
         """As of ``head.detect_framed``, for things that stand upright."""
         return self.model.in_image(head.name_places(_features(records)), placements)
 
+    def own_landmarks(self, frames: Tensor, placements: Sequence[Placement]) -> Found:
+        """The landmarks (B, K, 2) in image pixels that the run has beside descriptors, and their confidence (B, K)."""
+        return self.model.in_image(self.model.landmarks_of(frames), placements)
+
     def describe(self, record: NDArray[Any], placement: Placement, point: tuple[float, float]) -> Tensor:
         """The descriptor (C,) at a point in pixels of an image; beyond the frame that of its border."""
         in_frame = torch.from_numpy(placement.to_frame(np.array(point))).float()

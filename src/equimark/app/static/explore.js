@@ -34,6 +34,8 @@ export function begin(everything) {
     button.addEventListener("click", () => setMode(button.dataset.mode));
   }
   $("#shuffle").addEventListener("click", () => shuffle());
+  $("#own-points").hidden = !page.state.landmarks_beside;
+  $("#own-points").addEventListener("click", () => placeOwn());
   $("#clear-points").addEventListener("click", () => setPoints([]));
   if (sparse) points = page.state.colours.slice(0, page.state.own_landmarks).map((colour) => ({ colour }));
 }
@@ -105,6 +107,14 @@ function addPoint(item, at) {
   const used = new Set(points.map(({ colour }) => colour));
   const colour = page.state.colours.find((each) => !used.has(each)) ?? page.state.colours[0];
   return setPoints([...points, { key: item.key, at: at.map((each) => Math.round(10 * each) / 10), colour }], points.length);
+}
+
+/** The landmarks that the run has beside descriptors take the place of the points. */
+async function placeOwn() {
+  const { key } = source;
+  const { points: own } = await get(`/api/images/${key}/own-points`);
+  const { colours } = page.state;
+  if (key === source?.key) setPoints(own.map((at, i) => ({ key, at, colour: colours[i % colours.length] })), 0);
 }
 
 function setPoints(given, pick = null) {
