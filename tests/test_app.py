@@ -1016,7 +1016,7 @@ def test_from_labels_to_files(page):
     assert item["marks"] == {"p1": [10, 12], "p2": None} and item["box"] == [0, 0, 48, 48] == item["frame"]
     assert item["previous"] is None and item["next"] == keys[1] and set(item["predicted"]) <= {"p1", "p2"}
     counts = page.get("/api/images?filter=accepted&count=5").json()
-    assert [each["key"] for each in counts["items"]] == [keys[1]] and counts["counts"]["predicted"] == 13
+    assert [each["key"] for each in counts["items"]] == [keys[1]] and counts["counts"]["predicted"] == 14
     made = page.post("/api/export", json={"format": "csv"}).json()
     assert made["images"] == 3 and made["file"] == "work-checked.csv"
     got = page.get(f"/api/exports/{made['file']}")
