@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
@@ -17,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 Kernel = Literal["auto", "chunked", "streaming"]
 
-CHUNK_ELEMENTS = 2**20  # logits held at a time: 4 MB in single precision stay in a CPU's cache
+CHUNK_ELEMENTS = 2**19  # logits held at a time: 2 MB in single precision stay in a CPU's cache
 
 
 def expected_distance(
@@ -144,24 +145,21 @@ class _ExpectedDistance(torch.autograd.Function):
         power: float,
         chunk_elements: int,
     ) -> Tensor:
-        batch, count, _ = source.shape
-        rows = max(1, chunk_elements // (batch * target.shape[1]))
         wanted = source.requires_grad or target.requires_grad
         source_gradient = torch.empty_like(source) if wanted else None
         target_gradient = torch.zeros_like(target) if wanted else None
         loss = source.new_zeros(())
-        for start in range(0, count, rows):
-            part = slice(start, start + rows)
-            chunk = source[:, part]
-            probability = torch.bmm(chunk, target.mT).softmax(-1)  # (B, n, M)
-            distance = _distances(truth[:, part], target.shape[1], width, power)  # (B, n, M)
-            expected = torch.linalg.vecdot(probability, distance)  # (B, n)
-            loss += torch.linalg.vecdot(weights[:, part], expected).sum()
+        for images, part in _chunks(len(source), source.shape[1], target.shape[1], chunk_elements):
+            chunk, cells = source[images, part], target[images]
+            probability = torch.bmm(chunk, cells.mT).softmax(-1)  # (b, n, M)
+            distance = _distances(truth[images, part], cells.shape[1], width, power)  # (b, n, M)
+            expected = torch.linalg.vecdot(probability, distance)  # (b, n)
+            loss += torch.linalg.vecdot(weights[images, part], expected).sum()
             if source_gradient is None or target_gradient is None:
                 continue
-            logit_gradient = distance.sub_(expected[..., None]).mul_(probability).mul_(weights[:, part, None])
-            torch.bmm(logit_gradient, target, out=source_gradient[:, part])
-            target_gradient.baddbmm_(logit_gradient.mT, chunk)
+            logit_gradient = distance.sub_(expected[..., None]).mul_(probability).mul_(weights[images, part, None])
+            torch.bmm(logit_gradient, cells, out=source_gradient[images, part])
+            target_gradient[images].baddbmm_(logit_gradient.mT, chunk)
         if wanted:
             ctx.save_for_backward(source_gradient, target_gradient)
         return loss
@@ -171,6 +169,18 @@ class _ExpectedDistance(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         source_gradient, target_gradient = ctx.saved_tensors
         return source_gradient * gradient, target_gradient * gradient, None, None, None, None, None
+
+
+def _chunks(batch: int, count: int, cells: int, elements: int) -> Iterator[tuple[slice, slice]]:
+    """Images and source cells of each chunk: whole images if one fits, else cells of one image.
+
+    Products of one image's long matrices go half as fast again on CPUs as batched ones of many short matrices.
+    """
+    images = max(1, elements // (count * cells))
+    rows = max(1, elements // (images * cells))
+    for first in range(0, batch, images):
+        for start in range(0, count, rows):
+            yield slice(first, first + images), slice(start, start + rows)
 
 
 def _distances(truth: Tensor, cells: int, width: int, power: float) -> Tensor:
