@@ -36,6 +36,7 @@ ORDER = (
     "objectives",
     "config",
     "health",
+    "feed",
     "sampling",
     "methods",
     "checkpoint",

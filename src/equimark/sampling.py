@@ -7,18 +7,18 @@ every process, so that several processes see the parts of the batch that one wou
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from . import geometry
 from .config import ConfigError, RunConfig
+from .feed import Rows, open_feed
 from .objectives import next_in_batch
 from .packs import PackedImages
 from .pairs import PairBatch, Part, change_photometry, draw_warps, make_pairs
@@ -29,7 +29,6 @@ Stream = Literal[
     "weights", "order", "warps", "photometric", "partners", "auxiliaries", "pool", "pool-warps", "pool-photometric"
 ]
 _STREAMS: tuple[Stream, ...] = get_args(Stream)
-Rows = NDArray[np.int64]
 
 
 def generator(
@@ -188,6 +187,7 @@ class Sampler:
         self.processes = processes
         self.micro_batches = micro_batches
         self.sources = find_sources(images, config)
+        self._feed = open_feed(images, self.device)
         self._order = self._make_order(self.sources, "order")
         self._pool_order = self._make_order(np.arange(len(images)), "pool")
 
@@ -214,9 +214,23 @@ class Sampler:
         """This process's part of a micro-batch of ``step`` (from 1): pairs, or labelled views for a supervised run."""
         rows, part = self.rows(step), self._part(self.config.batch_size, micro)
         if self.config.is_supervised:
-            return self._labelled(rows, step, part)
-        pairs = self._pairs(rows, step, part)
-        return self._with_auxiliaries(pairs, step, micro) if self.config.method == "dve" else pairs
+            made: Batch = self._labelled(rows, step, part)
+        else:
+            pairs = self._pairs(rows, step, part)
+            made = self._with_auxiliaries(pairs, step, micro) if self.config.method == "dve" else pairs
+        last = micro == self.micro_batches - 1
+        self._feed.expect(self._looked_at(step + last, 0 if last else micro + 1))
+        return made
+
+    def _looked_at(self, step: int, micro: int) -> Iterator[Rows]:
+        """Images of which :meth:`batch` needs the frames, as it asks for them."""
+        spec, rows, part = self.config, self.rows(step), self._part(self.config.batch_size, micro)
+        yield rows[part.rows]
+        if not spec.is_supervised and spec.pairs.partner != "itself":
+            yield self._partners(rows, step)[part.rows]
+        if spec.method == "dve" and spec.objective.pool:
+            part = self._part(spec.objective.pool, micro)
+            yield self._pool_rows(step, part)[part.rows]
 
     def _part(self, count: int, micro: int) -> Part:
         """What this process sees, in a micro-batch, of ``count`` things."""
@@ -227,25 +241,28 @@ class Sampler:
     def _pairs(self, rows: Rows, step: int, part: Part) -> PairBatch:
         spec, seed = self.config.pairs, self.config.seed
         return make_pairs(
-            self._frames(rows[part.rows]),
+            self._feed(rows[part.rows]),
             spec,
             warp_generator=generator(seed, "warps", step, device=self.device),
             photometric_generator=generator(seed, "photometric", step, device=self.device),
-            partners=None if spec.partner == "itself" else self._frames(self._partners(rows, step)[part.rows]),
+            partners=None if spec.partner == "itself" else self._feed(self._partners(rows, step)[part.rows]),
             flow=self._flow(rows[part.rows]) if spec.motion == "flow" else None,
             part=part,
         )
 
     def _pool(self, step: int, part: Part) -> Tensor:
         """Views (P, 3, h, w) of further images, warped like the sources of pairs."""
-        seed, count = self.config.seed, part.count
+        seed = self.config.seed
         return make_pairs(
-            self._frames(self._pool_order.take((step - 1) * count, count)[part.rows]),
+            self._feed(self._pool_rows(step, part)[part.rows]),
             self.config.pairs,
             warp_generator=generator(seed, "pool-warps", step, device=self.device),
             photometric_generator=generator(seed, "pool-photometric", step, device=self.device),
             part=part,
         ).source
+
+    def _pool_rows(self, step: int, part: Part) -> Rows:
+        return self._pool_order.take((step - 1) * part.count, part.count)
 
     def _with_auxiliaries(self, pairs: PairBatch, step: int, micro: int) -> PairBatch:
         """The pairs with their auxiliaries: indices into what all processes see in the micro-batch, or this one."""
@@ -260,9 +277,6 @@ class Sampler:
             generator=generator(self.config.seed, "auxiliaries", step, process=group),
         )
         return replace(pairs, pool=pool, auxiliaries=chosen.chunk(sharing)[place].to(self.device))
-
-    def _frames(self, rows: Rows) -> Tensor:
-        return self.images.batch(rows).to(self.device)
 
     def _flow(self, rows: Rows) -> Tensor:
         """Displacements (B, 2, S, S) from images to their partners, NaN where unknown."""
@@ -292,7 +306,7 @@ class Sampler:
 
     def _labelled(self, rows: Rows, step: int, part: Part) -> LabelledBatch:
         rows = rows[part.rows]
-        seed, frames = self.config.seed, self._frames(rows).float() / 255
+        seed, frames = self.config.seed, self._feed(rows).float() / 255
         warps = generator(seed, "warps", step, device=self.device)
         drawn = draw_warps(self.config.pairs, part.count, frames.shape[-1], generator=warps)[part.rows]
         seen = drawn.source_positions()
