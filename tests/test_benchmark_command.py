@@ -35,7 +35,8 @@ TINY = Scale(
     files=3,
     file_side=40,
 )
-SECONDS = {"step_smallnet_dve": 2.0, "literal_step_smallnet_dve": 20.0, "pairs": 0.5, "pack": 4.0, "decode": 3.0}
+SECONDS = {"step_smallnet_dve": 2.0, "literal_step_smallnet_dve": 20.0, "pairs": 0.5, "pairs_singly": 1.5}
+SECONDS |= {"pack": 4.0, "pack_singly": 6.0, "decode": 3.0}
 
 
 class Pretended:
@@ -149,10 +150,13 @@ def test_every_stage_is_measured(measured):
         assert set(results[name]) == names
     for stage, part, unit in (
         ("pairs", "", "pairs"),
+        ("pairs", "singly_", "pairs"),
         ("pairs", "step_", "pairs"),
         ("pack", "", "images"),
+        ("pack", "singly_", "images"),
         ("pack", "decoder_", "images"),
         ("inference", "", "images"),
+        ("inference", "singly_", "images"),
         ("inference", "detect_", "images"),
         ("inference", "match_", "images"),
     ):
@@ -188,6 +192,7 @@ def test_numbers_that_follow_from_the_measurements():
     assert (step["peak_mb"], step["oracle_peak_mb"], step["peak_ratio"]) == (100, 300, 3)
     assert results["pairs"]["share"] == 0.5 / (0.5 + 2)
     assert results["pack"]["share"] == 3 / 4
+    assert (results["pairs"]["singly_ratio"], results["pack"]["singly_ratio"]) == (3, 1.5)
     # a task of two stages is measured once
     assert [job.task for job in pretended.jobs] == list(SECONDS)
 
@@ -206,6 +211,7 @@ def test_a_row_for_each_task():
         ["step_smallnet_dve", "2 (2–2)", "4 pairs", "100 (50)", ""],
         ["  oracle", "20 (20–20)", "0.4 pairs", "300 (50)", "time 10.0, memory 3.0"],
         ["pairs", "0.5 (0.5–0.5)", "16 pairs", "100 (50)", "share 20%"],
+        ["  singly", "1.5 (1.5–1.5)", "5.333 pairs", "100 (50)", "time 3.0"],
         ["  step", "2 (2–2)", "4 pairs", "100 (50)", ""],
     ]
     assert all(len(row) == len(timing.COLUMNS) for row in timing.rows(made))
@@ -214,8 +220,9 @@ def test_a_row_for_each_task():
 def test_batches_are_those_of_the_recipes_and_the_device():
     assert (Scale().smallnet_batch, Scale().hourglass_batch) == (32, 4)
     assert timing.choose_scale("cuda").hourglass_batch == 32
-    chosen = timing.choose_scale("cpu", batch_size=6, files=10)
-    assert (chosen.smallnet_batch, chosen.hourglass_batch, chosen.files) == (6, 6, 10)
+    chosen = timing.choose_scale("cpu", batch_size=6, files=10, file_side=80)
+    assert (chosen.smallnet_batch, chosen.hourglass_batch, chosen.files, chosen.file_side) == (6, 6, 10, 80)
+    assert timing.choose_scale("cpu") == Scale()
 
 
 @pytest.mark.parametrize(
@@ -325,7 +332,7 @@ def test_the_command(command: Command, pretend: Callable[..., None], tmp_path: P
     assert (code, err) == (0, "")
     assert "slower" in shown
     code, _, err = command(*words, "--against", out, "--fail-slower")
-    assert (code, err) == (1, f"equimark: slower than {out}: step_smallnet_dve; pairs; pairs, step\n")
+    assert (code, err) == (1, f"equimark: slower than {out}: step_smallnet_dve; pairs; pairs, singly; pairs, step\n")
 
     kept["hardware"]["processor"] = "an abacus"
     out.write_text(json.dumps(kept), encoding="utf-8")

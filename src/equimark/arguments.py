@@ -333,6 +333,7 @@ def _benchmark_arguments(parser: argparse.ArgumentParser) -> None:
     what = "pairs of a training step; default: 32, of Hourglass 4 on other than CUDA devices"
     parser.add_argument("--batch-size", type=int, metavar="B", help=what)
     parser.add_argument("--files", type=int, metavar="N", help="JPEG files that are packed; default: 256")
+    parser.add_argument("--file-side", type=int, metavar="PX", help="of these files in pixels; default: 256")
     parser.add_argument("--precision", choices=("no", "bf16", "fp16"), default="no", help="of networks in training")
     what = "an earlier --out of the same machine: say what became slower or faster"
     parser.add_argument("--against", type=Path, metavar="FILE", help=what)

@@ -197,7 +197,9 @@ def _plan(arguments: Namespace) -> timing.Plan:
     device = choose_device(arguments.device).type
     return timing.Plan(
         stages=tuple(arguments.stages.split(",")) if arguments.stages else tuple(timing.STAGES),
-        scale=timing.choose_scale(device, batch_size=arguments.batch_size, files=arguments.files),
+        scale=timing.choose_scale(
+            device, batch_size=arguments.batch_size, files=arguments.files, file_side=arguments.file_side
+        ),
         device=device,
         precision=arguments.precision,
         repeats=arguments.repeats,

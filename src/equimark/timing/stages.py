@@ -22,9 +22,9 @@ STAGES: dict[str, dict[str, str]] = {
     "loss_smallnet_dve": {"": "loss_smallnet_dve", "oracle": "literal_loss_smallnet_dve"},
     "step_hourglass_dve": {"": "step_hourglass_dve", "oracle": "literal_step_hourglass_dve"},
     "loss_hourglass_dve": {"": "loss_hourglass_dve", "oracle": "literal_loss_hourglass_dve"},
-    "pairs": {"": "pairs", "step": "step_smallnet_dve"},
-    "pack": {"": "pack", "decoder": "decode"},
-    "inference": {"": "describe", "detect": "detect", "match": "match"},
+    "pairs": {"": "pairs", "singly": "pairs_singly", "step": "step_smallnet_dve"},
+    "pack": {"": "pack", "singly": "pack_singly", "decoder": "decode"},
+    "inference": {"": "describe", "singly": "describe_singly", "detect": "detect", "match": "match"},
 }
 TOLERANCE = 1e-4  # relative difference of the losses of both formulations, in single precision
 
@@ -73,18 +73,22 @@ class Plan:
         return Job(task, self.scale, self.device, self.precision, repeats)
 
 
-def choose_scale(device: str, *, batch_size: int | None = None, files: int | None = None) -> Scale:
+def choose_scale(
+    device: str, *, batch_size: int | None = None, files: int | None = None, file_side: int | None = None
+) -> Scale:
     """The recipes' sizes, with batches that the device can hold.
 
     Args:
         device: ``cpu``, ``cuda`` or ``mps``.
         batch_size: of both networks' steps, instead of 32, and 4 of Hourglass on other than CUDA devices.
         files: that are packed, instead of 256.
+        file_side: of these files in pixels, instead of 256.
     """
     scale = Scale(hourglass_batch=_CUDA_HOURGLASS_BATCH) if device == "cuda" else Scale()
     if batch_size is not None:
         scale = replace(scale, smallnet_batch=batch_size, hourglass_batch=batch_size)
-    return scale if files is None else replace(scale, files=files)
+    packed = {"files": files, "file_side": file_side}
+    return replace(scale, **{name: value for name, value in packed.items() if value is not None})
 
 
 def run(plan: Plan, *, measure: Measure = in_a_process, progress: bool = True) -> dict[str, Any]:
@@ -127,6 +131,8 @@ def _result(parts: Mapping[str, Measurement]) -> dict[str, Any]:
         result["share"] = own.median / (own.median + parts["step"].median)
     if "decoder" in parts:
         result["share"] = parts["decoder"].median / own.median
+    if "singly" in parts:
+        result["singly_ratio"] = parts["singly"].median / own.median
     return result
 
 
@@ -183,10 +189,12 @@ def _cells(result: Mapping[str, Any], front: str) -> list[str]:
 
 
 def _remark(result: Mapping[str, Any], front: str) -> str:
-    """How many times as much the literal formulation takes; what share pairs have of a step, or decoding of packing."""
+    """How many times as much what stands beside it takes; the share of pairs in a step, or of decoding in packing."""
     if front == "oracle_":
         memory = "" if result["peak_ratio"] is None else f", memory {result['peak_ratio']:.1f}"
         return f"time {result['ratio']:.1f}{memory}"
+    if front == "singly_":
+        return f"time {result['singly_ratio']:.1f}"
     return f"share {result['share']:.0%}" if not front and "share" in result else ""
 
 

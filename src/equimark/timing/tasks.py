@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -248,6 +248,19 @@ def _make_pairs(job: Job, folder: Path) -> Task:
     return Task(run, config.batch_size, "pairs")
 
 
+def _make_pairs_singly(job: Job, folder: Path) -> Task:
+    """As many pairs, each made by itself, as loaders do that warp image by image."""
+    config = _dve_config("smallnet", job)
+    alone = replace(config, method="dense", batch_size=1)
+    sampler, steps = _sampler(alone, torch.device(job.device)), itertools.count(1)
+
+    def run() -> None:
+        for _ in range(config.batch_size):
+            sampler.batch(next(steps))
+
+    return Task(run, config.batch_size, "pairs")
+
+
 # ---- packing
 
 
@@ -257,6 +270,18 @@ def _pack_files(job: Job, folder: Path) -> Task:
     def run() -> None:
         out = folder / f"pack-{next(packs)}"
         pack(files[0].parent, out, Frame(job.scale.smallnet_frame), progress=False)
+
+    return Task(run, len(files), "images")
+
+
+def _frame_files_singly(job: Job, folder: Path) -> Task:
+    """The same files brought to the same frame by Pillow, one after the other, as loaders do it in every epoch."""
+    files, side = _write_files(job.scale, folder), job.scale.smallnet_frame
+
+    def run() -> None:
+        for path in files:
+            with Image.open(path) as image:
+                np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR))
 
     return Task(run, len(files), "images")
 
@@ -307,6 +332,16 @@ def _describe(job: Job, folder: Path) -> Task:
     return Task(run, len(frames), "images")
 
 
+def _describe_singly(job: Job, folder: Path) -> Task:
+    model, frames = _model(_dve_config("smallnet", job), job)
+
+    def run() -> None:
+        for frame in frames:
+            model.features(frame[None])
+
+    return Task(run, len(frames), "images")
+
+
 def _detect(job: Job, folder: Path) -> Task:
     sizes = {"frame.size": job.scale.smallnet_frame, "pairs.margin": job.scale.sparse_margin}
     model, frames = _model(make_config(load_recipe("sparse-10").settings, sizes), job)
@@ -342,9 +377,12 @@ TASKS: dict[str, Callable[[Job, Path], Task]] = {
     "loss_hourglass_dve": partial(_compute_loss, "hourglass", False),
     "literal_loss_hourglass_dve": partial(_compute_loss, "hourglass", True),
     "pairs": _make_pairs,
+    "pairs_singly": _make_pairs_singly,
     "pack": _pack_files,
+    "pack_singly": _frame_files_singly,
     "decode": _decode_files,
     "describe": _describe,
+    "describe_singly": _describe_singly,
     "detect": _detect,
     "match": _match,
 }
