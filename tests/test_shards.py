@@ -529,10 +529,10 @@ def test_a_url_is_looked_up_once(url: str, tmp_path: Path, monkeypatch: pytest.M
     for find in (run.images, lambda: run.images(url), lambda: PackedImages.find(url)):
         assert find() is not None and looks == [url]
         looks.clear()
-    assert PackedImages.find("memory://bucket/other") is None and len(looks) == 1
     fsspec.filesystem("memory").rm(f"/bucket/pack/{parts_at(url)[0]}")
     with pytest.raises(ImageError, match="is missing"):
         PackedImages.find(url)
+    assert run.images() is None  # a report goes without
 
 
 def parts_at(url: str) -> list[str]:
@@ -552,8 +552,33 @@ def test_a_place_without_a_list_of_its_files_needs_the_index(
 @pytest.mark.parametrize("url", ["memory://nothing/here", "nosuchprotocol://x"])
 def test_nothing_at_a_url(url: str, tmp_path: Path) -> None:
     assert not is_sharded(url)
-    with pytest.raises(ImageError, match=r"holds no part-|nosuchprotocol"):
-        go(url, tmp_path / "run")
+    for look in (lambda: go(url, tmp_path / "run"), lambda: PackedImages.find(url)):
+        with pytest.raises(ImageError, match=r"holds no part-|nosuchprotocol"):
+            look()
+
+
+def test_a_place_out_of_reach(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that does not answer is not a place without files, though fsspec's questions of yes or no say no."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ConnectionError("connection\nrefused")
+
+    memory = fsspec.implementations.memory.MemoryFileSystem
+    monkeypatch.setattr(memory, "ls", refuse)
+    for question in ("isfile", "isdir", "exists"):
+        monkeypatch.setattr(memory, question, lambda *_: False)
+    with pytest.raises(ImageError, match="memory://bucket/pack cannot be reached: connection refused"):
+        PackedImages.open(url)
+
+
+def test_landmarks_of_shards_at_a_url(url: str, photo_shards: Path, tmp_path: Path, command: Any) -> None:
+    run = go(url, tmp_path / "run", steps=1)
+    for place, out in ((url, "there.csv"), (photo_shards, "here.csv")):
+        code, _, err = command("detect", run.folder, place, "--discover", 3, "--out", tmp_path / out, "--quiet")
+        assert (code, err) == (0, "")
+    assert (tmp_path / "there.csv").read_text() == (tmp_path / "here.csv").read_text()
+    code, _, err = command("detect", run.folder, "memory://bucket/other", "--discover", 3, "--out", tmp_path / "o.csv")
+    assert code == 1 and "memory://bucket/other holds no part-*.parquet" in err
 
 
 def test_the_commands(photos: Path, tmp_path: Path, command: Any) -> None:

@@ -14,6 +14,7 @@ from .timing import STAGES
 
 _RUN = "folder of a trained run"
 _IMAGES = "a folder, a .zip, a list of paths, a video or a pack"
+_PLACES = f"{_IMAGES}, here or, in shards, at a URL"
 _SEED = "of everything that is drawn at random"
 
 
@@ -130,8 +131,7 @@ USUAL_KEYS = ("steps", "batch_size", "seed")
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
-    what = "a folder, a .zip, a list of paths, a video, a pack, or the URL of a pack in shards"
-    parser.add_argument("images", type=_place, help=what)
+    parser.add_argument("images", type=_place, help=_PLACES)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--recipe", help="a name (see equimark recipes) or a .yaml file; default: joint-smallnet-64")
     parser.add_argument("--method", help="dve, dense or sparse, instead of a recipe")
@@ -162,7 +162,7 @@ def _value(mapping: object, dotted: str) -> object:
 
 def _detect_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help=_RUN)
-    parser.add_argument("images", type=Path, help=_IMAGES)
+    parser.add_argument("images", type=_place, help=_PLACES)
     parser.add_argument("--out", type=Path, required=True, help="landmark file to write")
     parser.add_argument("--head", type=Path, help="a fitted head (see equimark fit); with --discover, where to keep it")
     parser.add_argument("--discover", type=int, metavar="K", help="find K landmarks without labels first")
@@ -199,7 +199,7 @@ def _match_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help=_RUN)
     parser.add_argument("source", type=Path, help="an image")
     parser.add_argument("--points", required=True, help='"x,y x,y ..." in its pixels, or a landmark file')
-    parser.add_argument("--targets", type=Path, required=True, help="images to search")
+    parser.add_argument("--targets", type=_place, required=True, help=f"images to search: {_PLACES}")
     parser.add_argument("--out", type=Path, required=True, help="landmark file to write")
     parser.add_argument("--plot", type=Path, help="picture (PNG) to write")
     _part_arguments(parser)

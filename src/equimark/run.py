@@ -59,11 +59,15 @@ class Run:
 
     def images(self, elsewhere: str | Path | None = None, *, most: int = 200) -> PackedImages | None:
         """Images to look at: those of the training, if they are still where they were, or some from ``elsewhere``."""
-        own = (self.folder / PACK_FOLDER, checkpoint.load(self.folder).data.source)
         if elsewhere is not None:
             return PackedImages.read(elsewhere, self.model.frame, most)
-        found = (PackedImages.find(place) for place in own)
-        return next((packed for packed in found if packed is not None), None)
+        source = checkpoint.load(self.folder).data.source
+        try:
+            return PackedImages.find(self.folder / PACK_FOLDER) or PackedImages.find(source)
+        except ImageError:
+            if is_url(source):
+                return None  # out of reach today
+            raise
 
 
 def train(

@@ -73,17 +73,10 @@ def is_sharded(path: str | Path) -> bool:
     """Whether a sharded pack lies at ``path``, a folder or URL."""
     if not is_url(path):
         return any(_FILE.fullmatch(file.name) for file in Path(path).glob("part-*.parquet"))
-    return _look(path) is not None
-
-
-def find_shards(path: str | Path) -> ShardedFrames | None:
-    """The frames of the sharded pack at ``path``; None if none lies there, or nothing can be seen there.
-
-    Raises:
-        ImageError: a shard is missing or damaged, or of a newer format.
-    """
-    found = _look(path)
-    return None if found is None else _frames_of(found)
+    try:
+        return bool(_find(Store.open(path)).shards)
+    except ImageError:
+        return False
 
 
 def open_shards(path: str | Path) -> ShardedFrames:
@@ -94,6 +87,7 @@ def open_shards(path: str | Path) -> ShardedFrames:
     """
     found = _find(Store.open(path))
     if not found.shards:
+        found.store.check()
         raise ImageError(f"{path} holds no part-*.parquet; make some: equimark pack IMAGES --out DIR --shards")
     return _frames_of(found)
 
@@ -103,14 +97,6 @@ class _Found(NamedTuple):
     frame: Frame | None
     shards: list[Shard]  # by number
     missing: list[str]  # files that the index names
-
-
-def _look(path: str | Path) -> _Found | None:
-    try:
-        found = _find(Store.open(path))
-    except ImageError:
-        return None
-    return found if found.shards else None
 
 
 def _frames_of(found: _Found) -> ShardedFrames:
@@ -208,6 +194,17 @@ class Store:
         except Exception:  # what is raised depends on the protocol's package
             return None
         return [info.base_name for info in found if _FILE.fullmatch(info.base_name)] or None
+
+    def check(self) -> None:
+        """Raise an ImageError if the place cannot be reached at all: pyarrow takes that for a place without files."""
+        if not is_url(self.path):
+            return
+        try:
+            self.filesystem.handler.fs.ls(self.root)
+        except (FileNotFoundError, NotImplementedError):
+            return
+        except Exception as error:  # what is raised depends on the protocol's package
+            raise ImageError(f"{self.path} cannot be reached: {' '.join(str(error).split()) or repr(error)}") from error
 
     def text(self, file: str) -> str | None:
         """Content of a text file, if it is there."""

@@ -103,7 +103,7 @@ def _check_out(arguments: Namespace) -> None:
 
 
 def _detect_in_parts(
-    arguments: Namespace, detector: LandmarkModel | Head | Matcher, images: Path, least: float = 0.0
+    arguments: Namespace, detector: LandmarkModel | Head | Matcher, images: str | Path, least: float = 0.0
 ) -> None:
     done = bulk.detect_in_parts(
         detector,

@@ -21,7 +21,7 @@ from torch import Tensor
 from equimark.geometry import Frame, Placement, Size
 from equimark.images import Framed, ImageError, Pixels, open_images, read_framed
 from equimark.packs.index import Index
-from equimark.shards import ShardedFrames, find_shards, is_sharded, is_url, open_shards
+from equimark.shards import ShardedFrames, is_sharded, is_url, open_shards
 
 FORMAT = 1
 
@@ -74,15 +74,12 @@ class PackedImages:
 
     @classmethod
     def find(cls, path: str | Path) -> PackedImages | None:
-        """The pack at ``path``, a folder or URL, if there is one: a URL, where each look may be slow, is seen once.
+        """The pack at ``path``, or None if that is something else; of URLs, where each look may be slow, all are packs.
 
         Raises:
-            ImageError: it is of a newer format, damaged, or not complete.
+            ImageError: it is of a newer format, damaged, or not complete; or there is none at the URL.
         """
-        if is_url(path):
-            frames = find_shards(path)
-            return None if frames is None else cls._of_shards(frames)
-        return cls.open(path) if is_pack(path) else None
+        return cls.open(path) if is_url(path) or is_pack(path) else None
 
     @classmethod
     def _of_shards(cls, frames: ShardedFrames) -> PackedImages:
