@@ -56,6 +56,7 @@ def test_an_epoch_begins_anywhere(containers: Any, packed: tuple[Path, PackedIma
     assert len(np.unique(np.concatenate(whole).reshape(64, -1), axis=0)) == 64  # no image twice
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it leaves files open
 def test_tar_files_through_webdataset(containers: Any, packed: tuple[Path, PackedImages]) -> None:
     pytest.importorskip("webdataset", reason="pip install webdataset")
     folder, frames = packed

@@ -300,6 +300,8 @@ def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/papers"), help="for runs, results and tables")
     what = "train and evaluate with so many seeds, from --seed on (1): mean and deviation"
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help=what)
+    what = "train with the papers' optimisers, padding and diversity instead of those of the recipes"
+    parser.add_argument("--as-printed", action="store_true", help=what)
     parser.add_argument("--quick", action="store_true", help="a trial: a few steps, on whatever subset is there")
     _common(parser, seed=True)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from . import chains
 from .benchmarks.layout import SIZES
 from .chains import Cell, Chain, ChainError
 from .config import load_recipe, make_config
-from .figures import DPI
+from .figures import DPI, Curve, learning_curve
 from .files import replace_file, write_text
 from .metrics import mean_and_deviation
 from .results import Results
@@ -18,8 +19,14 @@ from .tabulation import Cell as Number
 from .tabulation import Row, Table, origins_of
 from .workshop import Workshop
 
-# Seconds for a pair of images in training, measured on two cores.
-_SECONDS_PER_PAIR = {"smallnet": 0.054, "supervised-smallnet": 0.03, "smallnet-plus": 0.007, "hourglass": 0.8}
+# Of a pair of images in training, or of a labelled one: seconds on two cores, measured, and operations, counted.
+_COSTS = {
+    "smallnet": (0.035, 7.1e9),
+    "hourglass": (0.36, 94e9),
+    "supervised smallnet": (0.017, 3.4e9),
+    "supervised smallnet-plus": (0.007, 0.4e9),
+}
+GPU_RATE = 1e13  # operations per second: an assumption, what a card of today may sustain in single precision
 _UNPUBLISHED = {"animals": 1_500, "roboarm": 21_600, "yale-b": 2_242}  # training images of sets without a fixed number
 
 
@@ -79,15 +86,26 @@ def _number_of(results: Results, metric: str, *, quick: bool) -> Number | None:
 # ---- what it takes, and what comes of it ----------------------------------------------------------------------
 
 
-def cpu_hours(chain: Chain) -> float:
-    """Roughly, for all trainings of a chain, on two cores."""
-    return sum(_cpu_seconds(name, start_from) for name, start_from in chain.runs.items()) / 3600
+class Hours(NamedTuple):
+    """What trainings take, roughly: on two cores, as measured; on a GPU, by their operations at :data:`GPU_RATE`."""
+
+    cpu: float
+    gpu: float
 
 
-def _cpu_seconds(name: str, start_from: str | None) -> float:
+def hours_of(chain: Chain) -> Hours:
+    """For all trainings of a chain."""
+    costs = [_cost(name, start_from) for name, start_from in chain.runs.items()]
+    return Hours(sum(seconds for seconds, _ in costs) / 3600, sum(flops for _, flops in costs) / GPU_RATE / 3600)
+
+
+def _cost(name: str, start_from: str | None) -> tuple[float, float]:
+    """Seconds on two cores, and operations, of a training."""
     config = make_config(load_recipe(chains.recipe_of(name)).settings, chains.settings_of(name, start_from))
-    pairs = config.resolve_steps(sum(map(_published_images, chains.data_of(name)))) * config.batch_size
-    return pairs * _SECONDS_PER_PAIR[config.network.name]
+    seen = config.resolve_steps(sum(map(_published_images, chains.data_of(name)))) * config.batch_size
+    kind = f"supervised {config.network.name}" if config.is_supervised else config.network.name
+    seconds, operations = _COSTS[kind]
+    return seen * seconds, seen * operations
 
 
 def _published_images(data: str) -> int:
@@ -164,13 +182,27 @@ def _plain(value: Value) -> dict[str, float | None]:
     return {"ours": ours, "deviation": deviation, "printed": value.printed, "difference": value.difference}
 
 
+def curves_of(values: Mapping[str, Mapping[str, Value]]) -> list[Curve]:
+    """Rows of a table whose columns are numbers of labels as curves, ours and what was printed."""
+    curves = []
+    for row, own in values.items():
+        ours = {int(count): value.ours for count, value in own.items() if value.ours is not None}
+        printed = {int(count): value.printed for count, value in own.items() if value.printed is not None}
+        if ours:
+            deviations = {count: number.deviation or 0.0 for count, number in ours.items()}
+            curves.append(Curve(row, {count: number.value for count, number in ours.items()}, deviations))
+        if printed:
+            curves.append(Curve(f"{row}, printed", printed, printed=True, like=row if ours else None))
+    return curves
+
+
 def reproduce(chain: Chain, workshop: Workshop, seeds: int = 1) -> dict[str, dict[str, Value]]:
     """Train what a chain lacks, evaluate it, and write its table and its figure; the values of the table.
 
     Args:
         chain: the table or figure.
         workshop: where it is made, with the first seed.
-        seeds: of trainings and evaluations, one after another; a figure is drawn with the first.
+        seeds: of trainings and evaluations, one after another; pictures of images are drawn with the first.
 
     Raises:
         BenchmarkError: if data are missing, before anything is trained.
@@ -184,6 +216,7 @@ def reproduce(chain: Chain, workshop: Workshop, seeds: int = 1) -> dict[str, dic
     if values:
         write(chain, values, workshops)
     if chain.figure:
-        figure = workshop.draw(chain)
+        of_table = chain.figure["draw"] == "learning_curve"
+        figure = learning_curve(curves_of(values)) if of_table else workshop.draw(chain)
         replace_file(workshop.out / f"{chain.name}.png", lambda path: figure.savefig(path, format="png", dpi=DPI))
     return values

@@ -24,7 +24,7 @@ from . import assessment, benchmarks, chains, checkpoint, run
 from .benchmarks import Benchmark, BenchmarkError, Split
 from .chains import Chain
 from .config import RunConfig, load_recipe, make_config
-from .figures import DRAWINGS, Curve, Exhibit, curve_of
+from .figures import DRAWINGS, Exhibit
 from .files import write_text
 from .geometry import Frame
 from .head import PAIRS, HeadSpec, fit_head
@@ -58,6 +58,7 @@ class Workshop:
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         progress: show progress bars.
         command: the words after ``equimark`` by which this is done; none if Python was called.
+        as_printed: train with the papers' optimisers, padding and diversity instead of the recipes'.
     """
 
     root: Path
@@ -67,6 +68,7 @@ class Workshop:
     device: str = "auto"
     progress: bool = True
     command: tuple[str, ...] = ()
+    as_printed: bool = False
     _loaded: dict[str, Benchmark] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def with_seed(self, seed: int) -> Workshop:
@@ -145,7 +147,7 @@ class Workshop:
         recipe = chains.recipe_of(name)
         config = make_config(load_recipe(recipe).settings)
         images, table = self._images(name, config.frame)
-        own = chains.settings_of(name, start_from)
+        own = chains.settings_of(name, start_from) | (chains.printed_settings(name) if self.as_printed else {})
         run.train(
             images,
             folder,
@@ -257,15 +259,8 @@ class Workshop:
     def draw(self, chain: Chain) -> Figure:
         """The figure of a chain."""
         drawing, settings = DRAWINGS[chain.figure["draw"]], chain.figure.get("settings", {})
-        if "curves" in chain.figure:
-            return drawing([self._curve(spec) for spec in chain.figure["curves"]], **settings)
         exhibits = {name: self._exhibit(spec) for name, spec in chain.figure["exhibits"].items()}
         return drawing(exhibits, **settings)
-
-    def _curve(self, spec: Mapping[str, Any]) -> Curve:
-        if "printed" in spec:
-            return Curve(spec["name"], spec["printed"], printed=True, like=spec.get("like"))
-        return curve_of(spec["name"], self.evaluate(spec["evaluate"]))
 
     def _exhibit(self, spec: Mapping[str, Any]) -> Exhibit:
         """Images of one set; or one image of the first, and images of the others."""

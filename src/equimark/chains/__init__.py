@@ -20,6 +20,8 @@ There is one YAML file for each, in this folder::
         10 landmarks: {run: celeba/sparse-10, data: mafl, head: true}      # head: fitted on the training images
       settings: {seed: 0}
 
+Or ``draw: learning_curve`` alone: the table as curves, its columns being numbers of labelled images.
+
 Data joined by ``+`` are trained on together. A metric of a number of labels is ``labels_10.error_iod_percent``.
 """
 
@@ -27,16 +29,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib import resources
 from typing import Any
 
 import yaml
 
-from equimark.config import load_recipe
+from equimark.config import load_recipe, make_config
 
 FINE_TUNING = 50  # epochs
+_AS_PRINTED = {"sparse": "sparse-50-paper", "dense": "dve-smallnet-64-paper", "dve": "dve-smallnet-64-paper"}
 PROTOCOLS = ("matching", "landmarks", "segmentation")
 
 
@@ -91,8 +94,7 @@ class Chain:
         trained_on = [part for run in self.runs for part in data_of(run)]
         tested_on = [cell.evaluate["data"] for cell in self.cells() if cell.evaluate]
         drawn = [data for spec in self.figure.get("exhibits", {}).values() for data in shown_on(spec)]
-        measured = [spec["evaluate"]["data"] for spec in self.figure.get("curves", []) if "evaluate" in spec]
-        return tuple(dict.fromkeys([*trained_on, *tested_on, *drawn, *measured]))
+        return tuple(dict.fromkeys([*trained_on, *tested_on, *drawn]))
 
     def cells(self) -> Iterator[Cell]:
         """All cells of the table."""
@@ -120,6 +122,21 @@ def settings_of(run: str, start_from: str | None) -> dict[str, Any]:
     """Settings of a run over those of its recipe: descriptors are fine-tuned for 50 epochs (2019, section 4.2)."""
     method = load_recipe(recipe_of(run)).settings["method"]
     return {"epochs": FINE_TUNING} if start_from and method in ("dense", "dve") else {}
+
+
+def printed_settings(run: str) -> dict[str, Any]:
+    """Settings of a run over those of its recipe with which it learns as printed: optimiser, padding, diversity.
+
+    Networks of other kinds (hourglass, supervised) do so by their recipes.
+    """
+    own = make_config(load_recipe(recipe_of(run)).settings)
+    if own.network.name != "smallnet" or own.method not in _AS_PRINTED:
+        return {}
+    printed = make_config(load_recipe(_AS_PRINTED[own.method]).settings)
+    settings = {f"optimiser.{key}": value for key, value in asdict(printed.optimiser).items()}
+    if own.method == "sparse":
+        settings |= {"network.padding": printed.network.padding, "objective.diversity": printed.objective.diversity}
+    return settings
 
 
 def names() -> list[str]:

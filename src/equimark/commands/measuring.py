@@ -18,7 +18,7 @@ from equimark.config import ConfigError
 from equimark.embedding import choose_device
 from equimark.files import write_text
 from equimark.metrics import Reliability
-from equimark.reproduce import cpu_hours, reproduce, table_of
+from equimark.reproduce import hours_of, reproduce, table_of
 from equimark.results import Results, names_of
 from equimark.virtual_points import VirtualPointSpec
 from equimark.workshop import Workshop
@@ -149,7 +149,9 @@ def run_reproduce(arguments: Namespace) -> None:
     if arguments.seeds < 1:
         raise ConfigError(f"--seeds must be at least 1, got {arguments.seeds}")
     chain = chains.load(arguments.name)
-    out = arguments.out / "quick" if arguments.quick else arguments.out
+    out = arguments.out
+    for kind in ("as_printed", "quick"):
+        out = out / kind.replace("_", "-") if getattr(arguments, kind) else out
     workshop = Workshop(
         arguments.root,
         out,
@@ -158,6 +160,7 @@ def run_reproduce(arguments: Namespace) -> None:
         arguments.device,
         progress=not arguments.quiet,
         command=tuple(arguments.words),
+        as_printed=arguments.as_printed,
     )
     values = reproduce(chain, workshop, arguments.seeds)
     if values:
@@ -171,8 +174,11 @@ def run_reproduce(arguments: Namespace) -> None:
 def _list_chains() -> None:
     entries = []
     for chain in map(chains.load, chains.names()):
+        hours = hours_of(chain)
         trainings = f"{len(chain.runs)} training{'s' if len(chain.runs) != 1 else ''}"
-        cost = f"{', '.join(chain.data)}; {trainings}, some {cpu_hours(chain):,.0f} hours on two cores"
+        cost = (
+            f"{', '.join(chain.data)}; {trainings}, some {hours.cpu:,.0f} hours on two cores, {hours.gpu:.2g} on a GPU"
+        )
         entries.append((chain.name, [chain.title, cost]))
     print_list(entries)
 

@@ -15,7 +15,7 @@ from equimark.figures.exhibits import Exhibit
 from equimark.figures.learning import Curve, curve_of, learning_curve
 from equimark.figures.sparse import contribution_arrows, instances, lighting, regression
 
-__all__ = ["DPI", "DRAWINGS", "Curve", "Exhibit", "curve_of"]
+__all__ = ["DPI", "DRAWINGS", "Curve", "Exhibit", "curve_of", "learning_curve"]
 
 DPI = 216  # fine enough for print: figure.savefig(path, dpi=DPI)
 DRAWINGS: dict[str, Callable[..., Figure]] = {
