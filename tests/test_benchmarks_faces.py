@@ -196,6 +196,16 @@ def test_aflw_r_cut_short(tmp_path: Path) -> None:
     refused("aflw-r", tmp_path, r"aflw_test_keypoints\.mat cannot be read as a MATLAB file")
 
 
+def test_aflw_r_images_of_another_size(tmp_path: Path) -> None:
+    layouts.aflw_r(tmp_path)
+    found = load("aflw-r", tmp_path)
+    found.check()
+    image = tmp_path / "output" / found.split("test").images.names[0]
+    layouts.picture(image, 30, 40)
+    with pytest.raises(BenchmarkError, match=r"_test\.jpg has 30 x 40 pixels, but its landmarks are for 60 x 80; take"):
+        found.check()
+
+
 # ---- 300-W --------------------------------------------------------------------------------------------------
 
 

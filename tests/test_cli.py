@@ -562,7 +562,10 @@ def test_other_formats_in_and_out(command: Command, dve_run: Run, photos: Path, 
     assert command(*detect, tmp_path / "d.csv")[::2] == (0, "")
     code, _, err = command(*detect, tmp_path / "d.pts")
     assert code == 0
-    assert err == "equimark: the confidence of landmarks is left out: pts has no place for it\n"
+    assert err.startswith("equimark: the confidence of landmarks is left out: pts has no place for it\n")
+    assert err.splitlines()[1:] == [
+        "equimark: the endings of the images' names are left out: keep the files beside the images, which have them"
+    ]
     found = formats.read(tmp_path / "d.pts")
     np.testing.assert_allclose(found.points, formats.read(tmp_path / "d.csv").points, atol=1e-4)
 

@@ -14,7 +14,7 @@ from equimark.formats import check_writable, read, read_noted, write
 from equimark.formats.text import settle
 from equimark.images import ImageError, decode, stored_size
 from equimark.landmarks import LandmarkError, LandmarkTable
-from landmark_tables import NAN
+from landmark_tables import NAN, small_table
 
 
 def noted(folder: Path, name: str, text: str, images: Path | None = None) -> tuple[LandmarkTable, tuple[str, ...]]:
@@ -65,6 +65,26 @@ def test_coco(tmp_path: Path) -> None:
     assert notes == (
         "1 images have no keypoints and are left out",
         "1 landmarks are labelled as occluded (v = 1) and count as visible here",
+        "the name of the category, 'person', is left out: written again it is 'object'",
+        "boxes of 1 objects are left out: written again they are those of the landmarks",
+        "other parts of the file are left out: 'info'",
+    )
+
+
+def test_coco_says_what_is_not_kept(tmp_path: Path) -> None:
+    """What is written is read without a word; links, other entries and boxes of any kind are named."""
+    write(small_table(), tmp_path / "own.json", "coco")
+    own = json.loads((tmp_path / "own.json").read_text())
+    assert read_noted(tmp_path / "own.json")[1] == ()
+    own["categories"][0]["skeleton"] = [[1, 2]]
+    own["images"][0]["coco_url"], own["annotations"][1]["track_id"] = "http://x", 7
+    for annotation, box in zip(own["annotations"], ([1, 2, "x", 4], None, [1, 2]), strict=False):
+        annotation["bbox"] = box
+    assert noted(tmp_path, "more.json", json.dumps(own))[1] == (
+        "the links between keypoints (skeleton) are left out",
+        "boxes of 3 objects are left out: written again they are those of the landmarks",
+        "other entries of images are left out: 'coco_url'",
+        "other entries of objects are left out: 'track_id'",
     )
 
 
@@ -148,6 +168,7 @@ def test_pts_as_written(tmp_path: Path) -> None:
     assert notes == (
         "1 images ('b.c') have landmarks that are not visible; they are written as 'nan nan', which few other "
         "programs read",
+        "the endings of the images' names are left out: keep the files beside the images, which have them",
     )
 
 
@@ -330,10 +351,17 @@ labeled-data,film,img099.png,280.5,521.695,330.612,495.885
 def test_deeplabcut_labels(tmp_path: Path) -> None:
     table, notes = noted(tmp_path, "CollectedData_anna.csv", DLC)
     assert table.images == ("labeled-data/film/img020.png", "labeled-data/film/img099.png")
-    assert (table.names, table.confidence, notes) == (("nose", "tail"), None, ())
+    assert (table.names, table.confidence) == (("nose", "tail"), None)
+    assert notes == ("the scorer, 'anna', is left out: written again it is 'equimark'",)
     np.testing.assert_array_equal(table.points[0], [[NAN, NAN], [300.579, 506.171]])
     write(table, tmp_path / "again.csv", "deeplabcut")
     assert (tmp_path / "again.csv").read_text() == DLC.replace("anna", "equimark")
+    assert read_noted(tmp_path / "again.csv")[1] == ()
+
+
+def test_deeplabcut_points_of_two_scorers(tmp_path: Path) -> None:
+    text = "scorer,anna,anna,ben,ben\nbodyparts,nose,nose,nose,nose\ncoords,x,y,x,y\na.png,1,2,3,4\n"
+    refuses(tmp_path, "a.csv", text, "several scorers .'anna', 'ben'.: keep the columns of one")
 
 
 def test_deeplabcut_predictions_of_one_animal_in_a_video(tmp_path: Path) -> None:
@@ -341,7 +369,10 @@ def test_deeplabcut_predictions_of_one_animal_in_a_video(tmp_path: Path) -> None
     table, notes = noted(tmp_path, "a.csv", text + "0,2.5,1,0.99\n1,4,3,\n")
     assert (table.images, table.points.tolist()) == (("0", "1"), [[[1, 2.5]], [[3, 4]]])
     np.testing.assert_array_equal(table.confidence, [[0.99], [NAN]])
-    assert notes == ("the rows are numbers of frames of a video: name the images so to use them together",)
+    assert notes == (
+        "the scorer, 'net', is left out: written again it is 'equimark'",
+        "the rows are numbers of frames of a video: name the images so to use them together",
+    )
 
 
 @pytest.mark.parametrize(
@@ -539,6 +570,8 @@ def test_cvat_counts_from_the_border(tmp_path: Path) -> None:
     assert table.sizes is not None and table.sizes.tolist() == [[480, 640]]
     assert notes == (
         "1 images have no skeleton or points and are left out",
+        "1 landmarks are marked as occluded and count as visible here",
+        "attributes are left out",
         "shapes that are no points are left out: 'box'",
     )
 

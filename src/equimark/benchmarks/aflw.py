@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,7 @@ def _read_recropped(layout: Layout, what: str) -> Split:
     layout.check_count(what, len(names), path)
     points, sizes = _read_mat(layout, layout.find(f"aflw_{what}_keypoints.mat"), len(names))
     table = layout.table(names, points, sizes, FIVE_POINTS, _BEYOND)
+    table = replace(table, sizes=sizes.astype(np.int64))
     return Split(layout.images(layout.find("output"), names), WHOLE, table)
 
 

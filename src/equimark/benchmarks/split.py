@@ -68,17 +68,21 @@ class Split:
         """An image (H, W, 3) uint8 RGB, as stored.
 
         Raises:
-            BenchmarkError: if it cannot be read, or is not of the size that all images of this set have.
+            BenchmarkError: if it cannot be read, or is not of the size that it, or all of this set, should have.
         """
         where = self.images.path / self.images.names[row]
         try:
             pixels = self.images.decoded(row).pixels
         except ImageError as error:
             raise BenchmarkError(f"{where}: {error}") from None
-        if self.size is not None and pixels.shape[:2] != self.size:
+        wanted = self.size
+        if wanted is None and self.table is not None and self.table.sizes is not None and self.table.sizes[row].all():
+            wanted = (int(self.table.sizes[row, 0]), int(self.table.sizes[row, 1]))
+        if wanted is not None and pixels.shape[:2] != wanted:
+            what = "the images of this set have" if self.size else "its landmarks are for"
             raise BenchmarkError(
-                f"{where} has {pixels.shape[1]} x {pixels.shape[0]} pixels, but the images of this set have "
-                f"{self.size[1]} x {self.size[0]}; take them as they are distributed"
+                f"{where} has {pixels.shape[1]} x {pixels.shape[0]} pixels, but {what} {wanted[1]} x {wanted[0]}; "
+                "take the images as they are distributed"
             )
         return pixels
 

@@ -24,6 +24,11 @@ from equimark.landmarks import Floats, LandmarkError, LandmarkTable, Sizes, few,
 
 _Mapping = dict[str, Any]
 CATEGORY = "object"
+_OF_IMAGE = {"id", "file_name", "width", "height", "split"}
+_OF_ANNOTATION = {
+    *("id", "image_id", "category_id", "iscrowd", "segmentation"),
+    *("keypoints", "num_keypoints", "keypoint_scores", "score", "bbox", "area"),
+}
 
 
 def looks_like(head: str) -> bool:
@@ -56,7 +61,8 @@ def read(path: Path, images: Path | None = None) -> tuple[LandmarkTable, tuple[s
         splits=tuple(str(i.get("split", "")) for i in chosen) if any("split" in i for i in chosen) else None,
         sizes=_sizes(path, chosen),
     )
-    return table, _left_out(len(known) - len(chosen), int((keypoints[..., 2] == 1).sum()), annotations)
+    notes = _left_out(len(known) - len(chosen), int((keypoints[..., 2] == 1).sum()), annotations)
+    return table, notes + _not_kept(document, chosen, annotations, points)
 
 
 def _objects(path: Path, document: _Mapping, known: dict[str, _Mapping]) -> tuple[list[_Mapping], list[_Mapping]]:
@@ -154,6 +160,42 @@ def _left_out(unlabelled: int, occluded: int, annotations: Sequence[_Mapping]) -
     return tuple(notes)
 
 
+def _not_kept(
+    document: _Mapping, images: Sequence[_Mapping], annotations: Sequence[_Mapping], points: Floats
+) -> tuple[str, ...]:
+    """What a table has no place for, but for what :func:`write` makes again from the landmarks."""
+    notes = []
+    used = {str(annotation.get("category_id")) for annotation in annotations}
+    categories = [c for c in mappings(document.get("categories", []), "'categories'") if str(c.get("id")) in used]
+    if any(category.get("skeleton") for category in categories):
+        notes.append("the links between keypoints (skeleton) are left out")
+    if named := [str(c["name"]) for c in categories if c.get("name", CATEGORY) != CATEGORY]:
+        notes.append(f"the name of the category, {few(named)}, is left out: written again it is {CATEGORY!r}")
+    drawn = zip(annotations, points, strict=True)
+    if other := sum("bbox" in a and not _are_close(a["bbox"], _box(own)) for a, own in drawn):
+        notes.append(f"boxes of {other} objects are left out: written again they are those of the landmarks")
+    for what, entries, known in (("images", images, _OF_IMAGE), ("objects", annotations, _OF_ANNOTATION)):
+        if others := dict.fromkeys(key for entry in entries for key in entry if key not in known):
+            notes.append(f"other entries of {what} are left out: {few(list(others))}")
+    if parts := [key for key in document if key not in ("images", "annotations", "categories") and document[key]]:
+        notes.append(f"other parts of the file are left out: {few(parts)}")
+    return tuple(notes)
+
+
+def _are_close(box: Any, own: Sequence[float]) -> bool:
+    """Whether ``box``, which may be anything, is ``own`` as far as a file tells numbers apart."""
+    if not isinstance(box, list) or len(box) != len(own):
+        return False
+    return all(isinstance(x, int | float) and abs(x - y) < 1e-3 for x, y in zip(box, own, strict=True))
+
+
+def _box(points: Floats) -> list[float]:
+    """x, y, width and height of the box around the visible ones of (K, 2)."""
+    shown = points[np.isfinite(points).all(-1)]
+    low, high = (shown.min(0), shown.max(0)) if len(shown) else (np.zeros(2), np.zeros(2))
+    return [*low.round(4).tolist(), *(high - low).round(4).tolist()]
+
+
 def write(table: LandmarkTable, path: Path) -> tuple[str, ...]:
     """One category, one image and one annotation per row; the box is that of the visible landmarks."""
     sizes = np.zeros((len(table), 2), np.int64) if table.sizes is None else table.sizes
@@ -177,8 +219,7 @@ def write(table: LandmarkTable, path: Path) -> tuple[str, ...]:
 
 def _annotation(table: LandmarkTable, row: int) -> _Mapping:
     points, visible = table.points[row], table.visible[row]
-    shown = points[visible]
-    low, high = (shown.min(0), shown.max(0)) if len(shown) else (np.zeros(2), np.zeros(2))
+    box = _box(points)
     keypoints = np.concatenate([np.where(visible[:, None], points, 0), 2 * visible[:, None]], -1).round(4) + 0.0
     annotation: _Mapping = {
         "id": row + 1,
@@ -186,8 +227,8 @@ def _annotation(table: LandmarkTable, row: int) -> _Mapping:
         "category_id": 1,
         "keypoints": keypoints.ravel().tolist(),
         "num_keypoints": int(visible.sum()),
-        "bbox": [*low.round(4).tolist(), *(high - low).round(4).tolist()],
-        "area": round(float(np.prod(high - low)), 4),
+        "bbox": box,
+        "area": round(box[2] * box[3], 4),
         "iscrowd": 0,
     }
     if table.confidence is not None:

@@ -132,6 +132,11 @@ def _left_out(unlabelled: int, images: Sequence[Element]) -> tuple[str, ...]:
     notes = []
     if unlabelled:
         notes.append(f"{unlabelled} images have no skeleton or points and are left out")
+    points = [point for image in images for point in image.iter("points")]
+    if occluded := sum(point.get("occluded", "0") not in ("0", "False") for point in points):
+        notes.append(f"{occluded} landmarks are marked as occluded and count as visible here")
+    if any(image.find(".//attribute") is not None for image in images):
+        notes.append("attributes are left out")
     others = dict.fromkeys(shape.tag for image in images for shape in image if shape.tag in _SHAPES)
     if others:
         notes.append(f"shapes that are no points are left out: {few(list(others))}")

@@ -72,14 +72,22 @@ def read(path: Path, images: Path | None = None) -> tuple[LandmarkTable, tuple[s
     columns = list(zip(individuals[index:], header["bodyparts"][index:], header["coords"][index:], strict=True))
     names = ["/".join(cell for cell in row[:index] if cell) for _, row in body]
     values = [[number(cell, place) for cell in row[index:]] for place, (_, row) in zip(where, body, strict=True)]
-    return _table(path, where, names, columns, np.array(values, np.float64))
+    return _table(path, where, names, columns, np.array(values, np.float64), header["scorer"][index:])
 
 
 def _table(
-    path: Path, where: Sequence[str], names: Sequence[str], columns: Sequence[_Column], values: Floats
+    path: Path,
+    where: Sequence[str],
+    names: Sequence[str],
+    columns: Sequence[_Column],
+    values: Floats,
+    scorers: Sequence[str],
 ) -> tuple[LandmarkTable, tuple[str, ...]]:
-    """Table of ``values`` (N, C), whose ``columns`` (C) say what they are."""
+    """Table of ``values`` (N, C), whose ``columns`` and ``scorers`` (C) say what they are."""
     check_images(names, where)
+    who = list(dict.fromkeys(scorers))
+    if len(who) > 1:
+        raise LandmarkError(f"{path} holds the points of several scorers ({few(who)}): keep the columns of one")
     shown = dict.fromkeys((individual, part) for individual, part, _ in columns)
     parts = [part for _, part in shown]
     if len(set(parts)) < len(parts):
@@ -103,6 +111,9 @@ def _table(
         confidence=None if all(i is None for i in likelihood) else confidence,
     )
     notes = [f"columns that are no landmarks are left out: {few(list(others))}"] if others else []
+    notes += [
+        f"the scorer, {quote(name)}, is left out: written again it is {SCORER!r}" for name in who if name != SCORER
+    ]
     if all(name.isdecimal() for name in names):
         notes.append("the rows are numbers of frames of a video: name the images so to use them together")
     return table, tuple(notes)
@@ -159,12 +170,13 @@ def read_h5(path: Path, images: Path | None = None) -> tuple[LandmarkTable, tupl
         levels = [str(name) for name in frame.columns.names]
         columns = [dict(zip(levels, map(str, column), strict=True)) for column in frame.columns]
         named = [(c.get("individuals", ""), c["bodyparts"], c["coords"]) for c in columns]
+        scorers = [c.get("scorer", SCORER) for c in columns]
         values = frame.to_numpy(np.float64)
     except Exception as error:  # what a damaged or different file raises is up to three libraries
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise LandmarkError(f"{path} is not an .h5 file of DeepLabCut ({quote(reason)})") from None
     names = ["/".join(map(str, i)) if isinstance(i, tuple) else str(i) for i in frame.index]
-    return _table(path, [f"{path}, row {i}" for i in range(len(names))], names, named, values)
+    return _table(path, [f"{path}, row {i}" for i in range(len(names))], names, named, values, scorers)
 
 
 def write_h5(table: LandmarkTable, path: Path) -> tuple[str, ...]:

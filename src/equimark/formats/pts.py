@@ -122,6 +122,8 @@ def write(table: LandmarkTable, folder: Path) -> tuple[str, ...]:
     if hidden:
         what = "have landmarks that are not visible; they are written as 'nan nan', which few other programs read"
         notes.append(f"{len(hidden)} images ({few(hidden)}) {what}")
+    if any(PurePosixPath(image).suffix.lower() in IMAGE_SUFFIXES for image in table.images):
+        notes.append("the endings of the images' names are left out: keep the files beside the images, which have them")
     if others := len(set(find_files(folder)) - set(files)):
         notes.append(f"{folder} holds {others} other {ENDING} files, which stay there")
     return tuple(notes)
