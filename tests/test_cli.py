@@ -734,7 +734,7 @@ def test_fit_that_cannot_work(command: Command, dve_run: Run, photos: Path, tmp_
     fails(command("fit", dve_run.folder, *rest, tmp_path / "bad.csv"), 1, "bad.csv, line 2", "'one'")
     (tmp_path / "blank.csv").write_text("image,x0,y0,x1,y1\n000000.png,1,2,,\n")
     words = (*rest, tmp_path / "blank.csv", "--images", photos)
-    fails(command("fit", dve_run.folder, *words), 1, "landmark 1 is visible in none")
+    fails(command("fit", dve_run.folder, *words), 1, "visible on none of the")
     assert not (tmp_path / "head").exists()
 
 

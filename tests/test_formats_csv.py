@@ -61,7 +61,8 @@ def test_nan_and_blanks_are_not_visible(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no column 'image'"),
+        ("", "is empty; write a header"),
+        ("image\tx0\ty0\na\t1\t2\n", "separate columns by commas, not by tabs"),
         ("file,x0,y0\na,1,2\n", "no column 'image'"),
         ("image;x0;y0\na;1;2\n", "not by ';'"),
         ("image,age\na,1\n", "no landmark columns"),

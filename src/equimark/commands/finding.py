@@ -169,7 +169,7 @@ def run_fit(arguments: Namespace) -> None:
     if arguments.labels is not None:
         table = table.select(evaluation.draw_labels(np.all(table.visible, 1), arguments.labels, arguments.seed))
     symmetry = _symmetry_of(arguments.symmetric, table)
-    table, data = load_to_fit(table, source, model.frame)
+    table, data = load_to_fit(arguments.landmarks, table, source, model.frame)
     spec = HeadSpec(symmetry, arguments.direction)
     head = fit_head(model, data.frames, data.points, table.names, spec, seed=arguments.seed)
     with keeping_earlier(*(arguments.out / name for name in HEAD_FILES)):

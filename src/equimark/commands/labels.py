@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from equimark.commands.showing import mention
 from equimark.evaluation import AnnotatedFrames, load_annotated
 from equimark.geometry import Frame
 from equimark.images import ImageError, ImageSource, open_images
-from equimark.landmarks import LandmarkTable, few, have_images, match_images
+from equimark.landmarks import LandmarkError, LandmarkTable, few, have_images, match_images
 from equimark.packs import is_pack
 
 
@@ -63,7 +65,8 @@ def read_labels_to_fit(path: Path, images: Path | None) -> tuple[LandmarkTable, 
     table, source = _for_training(formats.read(path, images=images, partly=True)), open_images(where)
     there = have_images(table.images, source.names)
     if not there.any():
-        match_images(table, source.names)  # refuses the table, and says why
+        with _naming(path):
+            match_images(table, source.names)  # refuses the table, and says why
     if not there.all():
         missing = [name for name, is_there in zip(table.images, there.tolist(), strict=True) if not is_there]
         mention([f"{len(missing)} of {len(table)} images with landmarks are not in {where}, left out: {few(missing)}"])
@@ -72,13 +75,36 @@ def read_labels_to_fit(path: Path, images: Path | None) -> tuple[LandmarkTable, 
     return table, source
 
 
-def load_to_fit(table: LandmarkTable, source: ImageSource, frame: Frame) -> tuple[LandmarkTable, AnnotatedFrames]:
-    """The labels whose images can be read, and both in a frame; says which cannot.
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Within, what is wrong with landmarks is said to be so in this file."""
+    try:
+        yield
+    except LandmarkError as error:
+        raise LandmarkError(f"{path}: {error}") from None
+
+
+def load_to_fit(
+    path: Path, table: LandmarkTable, source: ImageSource, frame: Frame
+) -> tuple[LandmarkTable, AnnotatedFrames]:
+    """The labels of a file whose images can be read, and both in a frame; says which cannot.
 
     Raises:
-        LandmarkError: see :func:`equimark.evaluation.load_annotated`.
+        LandmarkError: see :func:`equimark.evaluation.load_annotated`; or a landmark is visible on none of them.
         ImageError: if none can be read.
     """
+    with _naming(path):
+        table, data = _load_readable(table, source, frame)
+        hidden = [label for label, seen in zip(table.labels, table.visible.any(0).tolist(), strict=True) if not seen]
+        if hidden:
+            raise LandmarkError(
+                f"visible on none of the {len(table)} labelled images: {few(hidden)}; label it on one, or leave its "
+                "columns out"
+            )
+        return table, data
+
+
+def _load_readable(table: LandmarkTable, source: ImageSource, frame: Frame) -> tuple[LandmarkTable, AnnotatedFrames]:
     try:
         return table, load_annotated(table, source, frame)
     except ImageError:

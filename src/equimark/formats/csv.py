@@ -66,14 +66,18 @@ def read(path: Path, images: Path | None = None) -> tuple[LandmarkTable, tuple[s
     return table, (f"columns that are no landmarks are left out: {few(others)}",) if others else ()
 
 
+_NO_COMMAS = {";": "';'", "\t": "tabs"}
+
+
 def _find_columns(path: Path, header: list[str]) -> _Columns:
     again = [name for name, count in Counter(header).items() if name and count > 1]
     if again:
         raise LandmarkError(f"{path}: columns that occur more than once: {few(again)}; keep one of each")
     if "image" not in header:
-        hint = (
-            "separate columns by commas, not by ';'" if ";" in "".join(header) else "name the column of image files so"
-        )
+        if not header:
+            raise LandmarkError(f"{path} is empty; write a header (image,x0,y0,x1,y1,...) and a row per image below it")
+        other = next((name for mark, name in _NO_COMMAS.items() if mark in "".join(header)), None)
+        hint = f"separate columns by commas, not by {other}" if other else "name the column of image files so"
         raise LandmarkError(f"{path}: no column 'image' in the header; {hint}")
     place = {name: i for i, name in enumerate(header)}
     names, stems = landmark_columns(header)
