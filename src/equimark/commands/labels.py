@@ -95,7 +95,8 @@ def load_to_fit(
     """
     with _naming(path):
         table, data = _load_readable(table, source, frame)
-        hidden = [label for label, seen in zip(table.labels, table.visible.any(0).tolist(), strict=True) if not seen]
+        seen = np.any(table.visible, axis=0)
+        hidden = [label for label, is_seen in zip(table.labels, seen, strict=True) if not is_seen]
         if hidden:
             raise LandmarkError(
                 f"visible on none of the {len(table)} labelled images: {few(hidden)}; label it on one, or leave its "
