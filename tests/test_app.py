@@ -965,6 +965,7 @@ def test_a_direction_that_the_person_knows(sparse_run, tmp_path, direction, labe
         finish(desk)
         head = desk.engine.fit(desk.session.labels).result()
         assert desk.engine.progress().turned is head.turned is turned
+        assert desk.progress()["visible_from"] == head.visible_from == 0  # no label says "not visible"
         wanted = head.predict([frame.movedim(0, -1).numpy() for frame in frames])
         np.testing.assert_allclose(desk.engine.predictions.points, wanted, atol=0.1)
         assert not turned or np.abs(wanted - points).max() < 3

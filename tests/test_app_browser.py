@@ -243,6 +243,25 @@ def test_from_the_first_point_to_the_file(page: Any, server: Server) -> None:
     assert (Path(server.arguments[3]) / "exports" / "head" / "head.yaml").exists()
 
 
+def test_points_are_left_blank_below_what_the_labels_suggest(page: Any) -> None:
+    """Until the person chooses otherwise."""
+
+    def suggest(route: Any) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, json=answer.json() | {"visible_from": 0.42})
+
+    page.route("**/api/progress", suggest)
+    page.click("#tab-export")
+    page.check("[name=content][value=everything]")
+    wait(page, "document.querySelector('#least-value').textContent === '42 %'")
+    assert page.input_value("#least") == "0.42"
+    page.fill("#least", "0.1")
+    page.click("#tab-review")
+    page.click("#tab-export")
+    page.wait_for_selector("#checked-count:has-text('complete')")
+    assert (page.input_value("#least"), page.inner_text("#least-value")) == ("0.1", "10 %")
+
+
 def test_an_answer_that_is_cut_short_is_none(page: Any, server: Server) -> None:
     """The program was killed after it had saved a change and before it had said so."""
     name_points(page, "nose, tail")

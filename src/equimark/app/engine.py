@@ -52,6 +52,7 @@ class Progress:
         lesson: counts the lessons.
         learning: whether labels wait to be learned.
         turned: whether things are looked for in any direction.
+        visible_from: confidence below which labels that say "not visible" suggest to leave a point blank; else 0.
         fault: what went wrong in the background.
     """
 
@@ -62,6 +63,7 @@ class Progress:
     lesson: int
     learning: bool
     turned: bool
+    visible_from: float
     fault: str | None
 
 
@@ -129,8 +131,18 @@ class Engine:
             learning = self._labels is not None
         predicted = int((self._predictions.lesson == self._lessons).sum()) if self._head else 0
         seen, unreadable = int(self.store.seen.sum()), len(self._unreadable)
-        turned = self._head is not None and self._head.turned
-        return Progress(len(self.pictures), seen, unreadable, predicted, self._lessons, learning, turned, self._fault)
+        head = self._head
+        return Progress(
+            images=len(self.pictures),
+            seen=seen,
+            unreadable=unreadable,
+            predicted=predicted,
+            lesson=self._lessons,
+            learning=learning,
+            turned=head is not None and head.turned,
+            visible_from=0.0 if head is None else head.visible_from,
+            fault=self._fault,
+        )
 
     # ---- what may be asked from any thread ------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ import { $, fill, h, icon, number, percent, plural, toast } from "./dom.js";
 import { labels, saved } from "./labels.js";
 
 let page;
+let chosen = false; // whether the person has moved the slider, which else stands where the labels suggest
 
 export function begin(everything) {
   page = everything;
@@ -12,7 +13,10 @@ export function begin(everything) {
   fill($("#format"), formats.map(({ name, about }) => h("option", { value: name }, `${name}: ${about}`)));
   $("#labels-file").textContent = file;
   $("#head-name").value = "head";
-  $("#least").addEventListener("input", ({ target }) => ($("#least-value").textContent = percent(target.value)));
+  $("#least").addEventListener("input", ({ target }) => {
+    chosen = true;
+    $("#least-value").textContent = percent(target.value);
+  });
   for (const radio of document.querySelectorAll("[name=content]")) {
     radio.addEventListener("change", () => ($("#least-row").hidden = content() !== "everything"));
   }
@@ -24,7 +28,11 @@ const content = () => document.querySelector("[name=content]:checked").value;
 
 export async function show() {
   await saved();
-  const { counts } = await get("/api/images?count=1");
+  const [{ counts }, { visible_from: suggested }] = await Promise.all([get("/api/images?count=1"), get("/api/progress")]);
+  if (!chosen) {
+    $("#least").value = suggested;
+    $("#least-value").textContent = percent($("#least").value);
+  }
   const checked = counts.labelled + counts.accepted;
   $("#counts").replaceChildren(
     ...[
