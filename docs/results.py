@@ -1,4 +1,4 @@
-"""The tables of results.md, from files in ``docs/results`` that ``equimark evaluate --out`` wrote.
+"""The tables of results.md, from files in ``docs/results`` that ``equimark evaluate --out`` and benchmarks wrote.
 
     equimark evaluate matching runs/dve --data 300w/landmarks.csv --out docs/results/dve-300w.json
     python docs/results.py
@@ -29,6 +29,7 @@ FOLDER = Path(__file__).with_suffix("")  # of results, and of TABLES
 TABLES = "tables.yaml"
 
 _KEYS = ("title", "metrics", "rows", "best", "digits")
+_MEASURED_KEYS = ("title", "columns", "rows")
 _ROW_KEYS = ("file", "files", "metric")
 _MARK = re.compile(r"<!-- (?:table (?P<name>\S+)|end) -->")
 _ABSOLUTE = re.compile(r"""(?:^|[\s"'=,;(])(?:~?/[^\s/]|[A-Za-z]:[\\/]|\\\\)""")
@@ -92,6 +93,8 @@ def read_tables(folder: Path) -> dict[str, str]:
 
 
 def _table(where: str, spec: Any, folder: Path) -> str:
+    if isinstance(spec, Mapping) and "columns" in spec:
+        return _measured(where, spec, folder)
     _check_keys(where, spec, _KEYS)
     if not isinstance(spec.get("rows"), dict) or not spec["rows"]:
         raise ConfigError(f"{where}: rows must be a mapping of labels to files of results")
@@ -112,6 +115,24 @@ def _table(where: str, spec: Any, folder: Path) -> str:
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
     return (f"{spec['title']}\n\n" if "title" in spec else "") + made.markdown()
+
+
+def _measured(where: str, spec: Mapping[str, Any], folder: Path) -> str:
+    """A table of what a benchmark has measured: numbers of JSON files, written as ``columns`` say."""
+    _check_keys(where, spec, _MEASURED_KEYS)
+    lines = [["", *map(str, spec["columns"])], ["---"] * (1 + len(spec["columns"]))]
+    for label, own in spec["rows"].items():
+        _check_keys(f"{where}, row {label}", own, ("file", "of", "columns"))
+        found: Any = json.loads((folder / own["file"]).read_text(encoding="utf-8"))
+        try:
+            for name in own["of"].split("/"):
+                found = found[name]
+            written = spec["columns"] | own.get("columns", {})
+            lines.append([str(label), *(text.format(**found) for text in written.values())])
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise ConfigError(f"{where}, row {label}: {own['file']} has no such number: {error!r}") from None
+    text = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    return (f"{spec['title']}\n\n" if "title" in spec else "") + text
 
 
 def _row(where: str, label: str, spec: Any, folder: Path) -> Row:

@@ -146,7 +146,8 @@ def test_every_stage_is_measured(measured):
     usual = {"seconds", "spread", "repeats", "peak_mb", "added_mb"}
     for name in ("step_smallnet_dve", "loss_smallnet_dve", "step_hourglass_dve", "loss_hourglass_dve"):
         names = usual | {f"oracle_{each}" for each in usual} | {"loss", "oracle_loss"}
-        names |= {"pairs_per_second", "oracle_pairs_per_second", "ratio", "peak_ratio", "relative_difference"}
+        names |= {"pairs_per_second", "oracle_pairs_per_second", "ratio", "peak_ratio", "added_ratio"}
+        names |= {"relative_difference"}
         assert set(results[name]) == names
     for stage, part, unit in (
         ("pairs", "", "pairs"),

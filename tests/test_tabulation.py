@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -723,7 +724,38 @@ def test_the_results_in_the_docs_are_those_that_the_script_writes() -> None:
     assert DOCS["rewrite"](page, DOCS["read_tables"](ROOT / "docs/results")) == page
 
 
-@pytest.mark.parametrize("path", [*sorted((ROOT / "docs/results").rglob("*.json")), None], ids=str)
+MEASURED = sorted((ROOT / "docs/results/speed").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", MEASURED, ids=lambda path: path.name)
+def test_speeds_in_the_docs_say_where_they_were_measured(path: Path) -> None:
+    measured = json.loads(path.read_text(encoding="utf-8"))
+    assert measured["hardware"]["processor"] and measured.get("made", measured)["versions"]["torch"]
+    assert not any(DOCS["_ABSOLUTE"].search(text) for text in DOCS["_texts"](measured))
+
+
+def test_tables_of_what_was_measured(tmp_path: Path) -> None:
+    (tmp_path / "speed.json").write_text(
+        '{"results": {"a": {"seconds": 1.26, "spread": [1, 2.04]}, "b": {"seconds": 3}}}'
+    )
+    rows = {"A": {"file": "speed.json", "of": "results/a"}}
+    rows["B"] = {"file": "speed.json", "of": "results/b", "columns": {"spread": ""}}
+    columns = {"time": "{seconds:.1f} s", "spread": "to {spread[1]:.1f}"}
+
+    def made() -> str:
+        (tmp_path / "tables.yaml").write_text(
+            yaml.safe_dump({"t": {"columns": columns, "rows": rows}}, sort_keys=False)
+        )
+        return str(DOCS["read_tables"](tmp_path)["t"])
+
+    assert made() == "|  | time | spread |\n| --- | --- | --- |\n| A | 1.3 s | to 2.0 |\n| B | 3.0 s |  |\n"
+    for of in ("results/c", "results/b"):
+        rows["B"] = {"file": "speed.json", "of": of}
+        with pytest.raises(ConfigError, match=r"table t, row B: speed\.json has no such number"):
+            made()
+
+
+@pytest.mark.parametrize("path", [*sorted(set((ROOT / "docs/results").rglob("*.json")) - set(MEASURED)), None], ids=str)
 def test_results_in_the_docs_say_how_they_were_made(path: Path | None) -> None:
     """Those that no table shows, too; None, so that there is a test while there are no results."""
     results = MATCHING if path is None else DOCS["read_results"](path)

@@ -166,7 +166,7 @@ class RunConfig:
         sampling: ``shuffled``; by class, which is the folder of an image, ``proportional`` or ``balanced``: each
             batch has the share of each class that all images have, or equal shares.
         seed: of weights, order, warps and photometric change, each with a generator of its own.
-        precision: of the networks: ``no`` (float32), ``bf16`` or ``fp16``.
+        precision: of the networks: ``no`` (float32), ``bf16`` (newer processors and cards) or ``fp16`` (cards).
         log_every: steps between lines of the log.
         save_every: steps between saved states.
     """

@@ -150,9 +150,11 @@ def _summary(measured: Measurement) -> dict[str, Any]:
 
 def _against_oracle(own: Measurement, oracle: Measurement) -> dict[str, Any]:
     """How many times the literal formulation takes, and how far its loss is off."""
-    result: dict[str, Any] = {"ratio": oracle.median / own.median, "peak_ratio": None, "relative_difference": None}
-    if own.peak_mb and oracle.peak_mb:
-        result["peak_ratio"] = oracle.peak_mb / own.peak_mb
+    result: dict[str, Any] = {"ratio": oracle.median / own.median}
+    for memory in ("peak", "added"):
+        ours, theirs = (getattr(each, f"{memory}_mb") for each in (own, oracle))
+        result[f"{memory}_ratio"] = theirs / ours if ours and theirs else None
+    result["relative_difference"] = None
     if own.loss is not None and oracle.loss:
         result["relative_difference"] = abs(own.loss - oracle.loss) / abs(oracle.loss)
     return result
