@@ -465,6 +465,13 @@ def test_ticks_are_the_numbers_of_labels_as_far_as_they_do_not_touch():
     check_texts(figure)
 
 
+def test_the_names_of_many_curves_stand_below_them():
+    figure = DRAWINGS["learning_curve"]([Curve(f"method {k}", {1: 20.0 - k, 100: 5.0 + k}) for k in range(10)])
+    figure.draw_without_rendering()
+    (ax,) = figure.axes
+    assert ax.get_legend().get_window_extent().y1 < ax.get_window_extent().y0
+
+
 def test_curve_of_results():
     metrics = {
         "error_iod_percent": 3.0,

@@ -17,6 +17,7 @@ from equimark.plots import INK, MUTED
 from equimark.results import Results
 
 _WIDTH, _HEIGHT = 6.0, 3.6  # inches
+_BESIDE, _LINE = 6, 0.2  # curves whose names have room within; else they stand below, in lines of so many inches
 _STEP = 0.012  # decades between the bars of one number of labels
 _PRINTED_UNIT = "% of the distance between the eyes"
 _CLOSE = 0.16  # decades between two numbers of labels whose ticks would touch
@@ -86,7 +87,8 @@ def learning_curve(
     """
     if not any(curve.errors for curve in curves):
         raise ModelError("a learning curve needs errors of at least one method")
-    figure, axes = plots.panels(1, 1, _WIDTH, _HEIGHT, title)
+    below = -(-len(curves) // 2) * _LINE if len(curves) > _BESIDE else 0.0
+    figure, axes = plots.panels(1, 1, _WIDTH, _HEIGHT + below, title)
     ax = axes[0, 0]
     plots.plain_axes(ax, f"Error ({unit or _common_unit(curves)})")
     colours = _colours(curves)
@@ -99,7 +101,10 @@ def learning_curve(
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     ax.set_xlabel("Labelled images", fontsize=8.5, color=INK)
     ax.margins(x=0.05)
-    ax.legend(facecolor="white", edgecolor="white", framealpha=1, fontsize=8, labelcolor=MUTED, handlelength=2.6)
+    under = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": 2} if below else {}
+    ax.legend(
+        facecolor="white", edgecolor="white", framealpha=1, fontsize=8, labelcolor=MUTED, handlelength=2.6, **under
+    )
     return figure
 
 
