@@ -375,6 +375,31 @@ def test_two_windows_do_not_overwrite_each_other(page: Any, server: Server) -> N
         until(lambda: name in kept(server)["labels"])
 
 
+def test_a_late_answer_does_not_bring_back_older_labels(page: Any, server: Server) -> None:
+    """Asked for when a report seemed to tell of another window; changed in this one before it came."""
+    name_points(page, "left eye, right eye")
+    page.wait_for_selector("#offer button:has-text('No')")
+    late: list[Any] = []
+
+    def outdated(route: Any) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, json=answer.json() | {"revision": 0})
+
+    page.route("**/api/state", lambda route: late.append((route, route.fetch())), times=1)
+    page.route("**/api/progress", outdated, times=1)
+    until(lambda: page.evaluate("true") and len(late) == 1)  # asking lets the browser's messages in
+    with page.expect_response("**/api/landmarks"):
+        page.click("#offer button:has-text('No')")
+    [(route, answer)] = late
+    with page.expect_response("**/api/state"):
+        route.fulfill(response=answer)
+    page.keyboard.press("Control+z")
+    page.click("#offer button:has-text('Yes')")
+    left, right = (each["id"] for each in kept(server)["landmarks"])
+    until(lambda: mirrors(server) == [right, left])
+    assert not page.inner_text("#notice") and "another window" not in page.inner_text("#toast")
+
+
 def test_labelling_by_keyboard_alone(page: Any, server: Server) -> None:
     page.wait_for_selector("#others .tile")
     page.focus("#tab-explore")

@@ -41,9 +41,10 @@ export function learned(item) {
 
 /** Another window has changed the labels, says a progress report: take them over. */
 export async function follow(revision) {
-  if (working || revision === labels.revision) return;
+  const mine = labels.revision;
+  if (working || revision === mine) return;
   const now = await get("/api/state");
-  if (working || now.revision === labels.revision) return;
+  if (working || mine !== labels.revision || now.revision === mine) return; // this window has changed them meanwhile
   labels.marks.clear();
   begin(now);
   toast("The labels were changed in another window; here they are.");
@@ -143,7 +144,7 @@ async function save() {
   while (queue.length) {
     const step = queue[0];
     try {
-      const { revision, remarks } = await send(step);
+      const { revision, remarks } = await deliver(step);
       labels.revision = revision;
       queue.shift();
       remark(remarks);
@@ -151,7 +152,6 @@ async function save() {
       silent = false;
     } catch (error) {
       if (error instanceof Silence) await waitForAnswer();
-      else if (error instanceof Refusal && error.status === 409 && (await wasSaved(step).catch(() => false))) queue.shift();
       else await giveUp(error);
     }
     tell("saving");
@@ -163,6 +163,18 @@ function remark(remarks) {
   if (queue.length) return; // there are newer ones to come
   labels.remarks = remarks;
   tell("remarks");
+}
+
+/** Have a change saved, which may have arrived before, its answer being lost. */
+async function deliver(step) {
+  try {
+    return await send(step);
+  } catch (error) {
+    if (!(error instanceof Refusal && error.status === 409)) throw error;
+    const now = await get("/api/state");
+    if (await holds(now, step)) return now;
+    throw error;
+  }
 }
 
 function send(step) {
@@ -185,20 +197,13 @@ async function waitForAnswer() {
   await new Promise((done) => setTimeout(done, RETRY));
 }
 
-/** Whether a change arrived although its answer was lost: then the next revision holds just what was sent. */
-async function wasSaved(step) {
-  const now = await get("/api/state");
+/** Whether what the program has is what this window had and the change, nothing else. */
+async function holds(now, step) {
   if (now.revision !== labels.revision + 1) return false;
+  if (step.landmarks) return equal(step.landmarks, now.landmarks) && equal(step.dismissed, now.dismissed);
   const there = known();
   const arrived = async ([key, given]) => equal(only(given, there), only((await get(`/api/images/${key}`)).marks, there));
-  const same = step.landmarks
-    ? equal(step.landmarks, now.landmarks) && equal(step.dismissed, now.dismissed)
-    : (await Promise.all(Object.entries(step.marks).map(arrived))).every(Boolean);
-  if (same) {
-    labels.revision = now.revision;
-    labels.remarks = now.remarks;
-  }
-  return same;
+  return (await Promise.all(Object.entries(step.marks).map(arrived))).every(Boolean);
 }
 
 function equal(a, b) {
