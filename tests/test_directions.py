@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from animals import SHAPE, SIDE, animals, colour_model, turned
+from animals import PAINTS, SHAPE, SIDE, animals, colour_model, turned
 from equimark import directions, geometry
 from equimark.directions import stand_alike, turn_frames, turn_points, turns_between, turns_of, upright
 from equimark.head import Head, HeadSpec, _turn_slightly, fit_head
 from equimark.model import LandmarkModel
 from equimark.protocols import Draw, measure_reliability, record_name
-from equimark.prototypes import PrototypeRegressor, _images, _split
+from equimark.prototypes import PLACE, PrototypeRegressor, _images, _split
 from equimark.symmetry import Symmetry
 
 ANGLES = st.floats(-math.pi + 0.01, math.pi - 0.01)
@@ -111,6 +112,22 @@ def test_things_in_any_direction_are_found(model: LandmarkModel, labels: int) ->
     turning = fit_head(model, frames, points, spec=HeadSpec(direction="any"))
     assert turning.turned
     assert error(turning, *animals(12, seed=1)) < 2
+
+
+def test_corrections_do_not_tell_the_direction(model: LandmarkModel) -> None:
+    """These make the usual shape of whatever is found; and only how usual it is tells the direction here."""
+    head = fit_head(model, *animals(6), spec=HeadSpec(direction="any"))
+    fitted = head.regressor
+    assert isinstance(fitted, PrototypeRegressor)
+    count, seen = len(SHAPE), len(PAINTS[0]) + 2
+    weights, expected = torch.zeros(1, count * seen, 2 * count), torch.zeros(1, count * seen)
+    for k in range(count):
+        for axis in range(2):
+            weights[0, seen * (k + 1) - 2 + axis, 2 * k + axis] = -1 / PLACE
+            expected[0, seen * (k + 1) - 2 + axis] = PLACE * fitted.mean[2 * k + axis]
+    corrections = {"weights": weights, "expected": expected, "error": torch.zeros(1, 2 * count)}
+    usual = replace(fitted, **corrections, belief=torch.zeros(3))
+    assert error(Head(model, usual, None, turned=True), *animals(12, seed=1)) < 4
 
 
 @pytest.mark.parametrize("halves", [1, 2])

@@ -80,6 +80,7 @@ def turn_frames(frames: Tensor, turns: Tensor) -> Tensor:
 
 def locate(
     frames: Tensor,
+    glance: Callable[[Tensor], Located],
     look: Callable[[Tensor], Located],
     likelihood: Callable[[Located], Tensor],
     mean_shape: Tensor,
@@ -89,14 +90,15 @@ def locate(
 
     Args:
         frames: (B, 3, S, S) uint8.
-        look: frames to landmarks (B, K, 2), in cells, of things that stand upright.
-        likelihood: of these (B,).
+        glance: frames to landmarks (B, K, 2), in cells, of things that stand upright; those that do not are to be told.
+        look: the same of things that are known to stand upright.
+        likelihood: of what a glance finds (B,).
         mean_shape: of upright things (K, 2), in cells.
         cells: of the maps.
     """
     count = frames.shape[0]
     tried = looks()[:, None].expand(-1, count)
-    found = look(turn_frames(frames.repeat(LOOKS, 1, 1, 1), -tried.flatten()))
+    found = glance(turn_frames(frames.repeat(LOOKS, 1, 1, 1), -tried.flatten()))
     best = likelihood(found).view(LOOKS, count).argmax(0)
     each = torch.arange(count)
     shapes = found.positions.view(LOOKS, count, *mean_shape.shape)[best, each]

@@ -6,6 +6,7 @@ Each takes images (B, 3, H, W) in [0, 1] and answers with a tuple of tensors. Th
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -119,8 +120,12 @@ class FromDescriptors(nn.Module):
 
     def locate(self, images: Tensor) -> Located:
         """In cells."""
+        return self.locate_upright(self.regressor, images)
+
+    def locate_upright(self, regressor: PrototypeRegressor, images: Tensor) -> Located:
+        """In cells, by one look."""
         (features,) = self.descriptors(images)
-        return self.regressor._predict(features)  # of a batch of any size, without a loop
+        return regressor._predict(features)  # of a batch of any size, without a loop
 
 
 class FromDescriptorsTurned(FromDescriptors):
@@ -130,10 +135,11 @@ class FromDescriptorsTurned(FromDescriptors):
         """In cells."""
         frames = (images * 255).round().to(torch.uint8)
         mean_shape, cells = self.regressor.mean.view(-1, 2), self.descriptors.network.cells
-        return directions.locate(frames, self._look, self.regressor.likelihood, mean_shape, cells)
+        glance, look = (partial(self._look, each) for each in (self.regressor.uncorrected, self.regressor))
+        return directions.locate(frames, glance, look, self.regressor.likelihood, mean_shape, cells)
 
-    def _look(self, frames: Tensor) -> Located:
-        return super().locate(frames.float() / 255)
+    def _look(self, regressor: PrototypeRegressor, frames: Tensor) -> Located:
+        return self.locate_upright(regressor, frames.float() / 255)
 
 
 class _WithoutSolver(TorchFunctionMode):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,14 +129,15 @@ class Head:
             return named
         return doubt_pairs_at_one_place(named, self._mean_shape.to(named.positions), self.symmetry)
 
-    def _locate_upright(self, frames: Tensor) -> Located:
+    def _locate_upright(self, regressor: PrototypeRegressor, frames: Tensor) -> Located:
         """As :meth:`name_places`, without doubt, in ``frames`` (B, 3, S, S) uint8, however many."""
-        found = [self._prototypes.predict(self.model.features(frames[part])) for part in batches(len(frames))]
+        found = [regressor.predict(self.model.features(frames[part])) for part in batches(len(frames))]
         return Located(torch.cat([each.positions for each in found]), torch.cat([each.confidence for each in found]))
 
     def _locate_turned(self, frames: Tensor) -> Located:
         regressor, cells = self._prototypes, self.model.network.cells
-        return directions.locate(frames, self._locate_upright, regressor.likelihood, self._mean_shape, cells)
+        glance, look = (partial(self._locate_upright, each) for each in (regressor.uncorrected, regressor))
+        return directions.locate(frames, glance, look, regressor.likelihood, self._mean_shape, cells)
 
     @property
     def _prototypes(self) -> PrototypeRegressor:

@@ -225,6 +225,11 @@ class PrototypeRegressor:
         return (self.belief[0] + self.belief[1:] @ standard).sigmoid()
 
     @property
+    def uncorrected(self) -> PrototypeRegressor:
+        """With the search alone. Corrections know only things that stand upright: elsewhere they mislead."""
+        return replace(self, weights=self.weights[:0], expected=self.expected[:0], error=self.error[:0])
+
+    @property
     def _prior(self) -> ShapePrior:
         return ShapePrior(self.mean.double(), self.covariance.double())
 
