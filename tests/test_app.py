@@ -39,7 +39,6 @@ from equimark.images import ImageError, Unreadable, decode
 from equimark.landmarks import LandmarkError, LandmarkTable
 from equimark.model import LandmarkModel
 from equimark.run import Run
-from equimark.suggestion import suggest
 from pictures import encoded, picture
 
 NOSE, TAIL = Landmark("p1", "nose", "#ff0000"), Landmark("p2", "tail", "#00ff00")
@@ -438,33 +437,6 @@ def test_a_full_disk_is_said_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: os.terminal_size((0, 0)) and type("D", (), {"free": 10}))
     with pytest.raises(AppError, match=r"takes 0\.0 GB.*--work"):
         store_at(tmp_path)
-
-
-# ---- which image next
-
-
-def test_first_the_most_typical_image():
-    summaries = np.array([[0.0, 0], [5, 5], [4, 6], [10, 10]])
-    assert suggest(np.full(4, NAN), summaries, np.zeros(4, bool), count=1) == [1]
-
-
-def test_then_what_is_unsure_and_unlike():
-    summaries = np.array([[0.0], [0.1], [0.1], [9.0], [NAN]])
-    labelled = np.array([True, False, False, False, False])
-    assert suggest(np.array([1, 0.9, 0.2, 0.9, 0]), summaries, labelled) == [3, 2, 1]
-    alike = np.zeros((5, 1))
-    assert suggest(np.array([1, 0.9, 0.2, 0.5, NAN]), alike, labelled) == [2, 3, 4, 1]
-
-
-def test_suggestions_do_not_resemble_each_other():
-    summaries = np.array([[0.0], [9.0], [9.1], [-8.0]])
-    order = suggest(np.full(4, 0.5), summaries, np.array([True, False, False, False]), count=2)
-    assert sorted(order) in ([1, 3], [2, 3])
-
-
-def test_nothing_to_suggest():
-    assert suggest(np.ones(2), np.zeros((2, 1)), np.ones(2, bool)) == []
-    assert suggest(np.full(2, NAN), np.full((2, 1), NAN), np.zeros(2, bool)) == []
 
 
 # ---- the gallery

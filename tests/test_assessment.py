@@ -112,6 +112,22 @@ def test_landmarks_of_things_in_any_direction(command: Command, dve_run: Run, la
     refused(command("evaluate", *words, "--regressor", "virtual"), 2, "--direction", "add --regressor fit")
 
 
+def test_landmarks_from_suggested_images(command: Command, dve_run: Run, labels: Path, tmp_path: Path) -> None:
+    words = ("landmarks", dve_run.folder, "--data", labels, "--labels", 3, "--seeds", 1, "--suggested")
+    kept = ("--predictions", tmp_path / "p.npz")
+    results = evaluate(command, tmp_path / "r.json", *words, "--regressor", "fit", *kept, "--quiet")
+    assert results["settings"]["suggested"]
+    model = dve_run.model
+    train, test = (part.load(model.frame) for part in open_data(str(labels)).train_and_test())
+    drawn = protocols.plan_draws(np.ones(10, np.bool_), (3,), draws=1)
+    (draw,) = protocols.suggest_draws(model, train, drawn, HeadSpec())
+    head = fit_head(model, train.frames[draw.rows], train.points[draw.rows], seed=0)
+    wanted = error_iod_percent(head.predict_frames(test.frames), test.points, (0, 1))
+    assert results["metrics"]["error_iod_percent"] == pytest.approx(wanted)
+    refused(command("evaluate", *words, "--regressor", "virtual"), 2, "--suggested", "add --regressor fit")
+    refused(command("evaluate", *words[:-1], "--regressor", "fit", *kept, "--quiet"), 1, "predictions")
+
+
 def test_how_far_confidence_can_be_believed(command: Command, dve_run: Run, labels: Path, tmp_path: Path) -> None:
     words = ("landmarks", dve_run.folder, "--data", labels, "--labels", "4,all", "--seeds", 2, "--regressor", "fit")
     results = evaluate(command, tmp_path / "r.json", *words, "--plot", tmp_path / "p.png", "--quiet")

@@ -13,11 +13,13 @@ from equimark import protocols
 from equimark.embedding import ModelError
 from equimark.evaluation import AnnotatedFrames, draw_labels, evaluate_matching
 from equimark.geometry import Cells
+from equimark.head import HeadSpec, fit_head
 from equimark.landmarks import LandmarkError
 from equimark.metrics import BOX, MetricError, Scale
 from equimark.model import LandmarkModel
 from equimark.protocols import Draw, Regression, cached_features, plan_draws, predictor, record_name, score
 from equimark.records import Record
+from equimark.suggestion import suggest, summarise
 from equimark.virtual_points import VirtualPointSpec
 
 SIDE, MARGIN = 48, 6
@@ -77,6 +79,37 @@ def test_the_plan() -> None:
         ("labels_6", 5, 6),  # all of them: nothing is left to chance
         ("labels_all", 5, 6),
     ]
+
+
+def test_suggested_draws_grow_and_are_chosen_in_a_half_of_the_complete_images() -> None:
+    train = surfaces(17, seed=1)
+    train.points[3, 0] = np.nan
+    plan = plan_draws(np.isfinite(train.points).all((1, 2)), (1, 3, 8, None), draws=2)
+    found = protocols.suggest_draws(dense_model(), train, plan, HeadSpec())
+    assert [(each.name, each.seed, len(each.rows)) for each in found] == [
+        (each.name, each.seed, len(each.rows)) for each in plan
+    ]
+    rows = {(each.name, each.seed): each.rows.tolist() for each in found}
+    for seed in (0, 1):
+        one, three, half = (rows[f"labels_{count}", seed] for count in (1, 3, 8))
+        assert half[:1] == one and half[:3] == three and len(set(half)) == 8 and 3 not in half
+    assert set(rows["labels_8", 0]) != set(rows["labels_8", 1])
+    assert rows["labels_all", 0] == list(range(17))
+    with pytest.raises(LandmarkError, match=r"a half of the 16 images .* --labels of up to 8, got 9"):
+        protocols.suggest_draws(dense_model(), train, plan_draws(np.ones(17, np.bool_), (9,)), HeadSpec())
+
+
+def test_suggested_draws_are_what_is_suggested() -> None:
+    model, train = dense_model(), surfaces(12, seed=2)
+    (one, three) = protocols.suggest_draws(model, train, plan_draws(np.ones(12, np.bool_), (1, 3), draws=1), HeadSpec())
+    half = np.sort(np.random.default_rng(0).permutation(12)[:6])
+    summaries = summarise(model, train.frames[half])
+    first = half[suggest(np.full(6, np.nan), summaries, np.zeros(6, np.bool_), count=1)]
+    np.testing.assert_array_equal(one.rows, first)
+    head = fit_head(model, train.frames[first], train.points[first])
+    confidence = head.locate_frames(train.frames[half])[1].mean(1)
+    more = half[suggest(confidence, summaries, half == first, count=2)]
+    np.testing.assert_array_equal(three.rows, [*first, *more])
 
 
 # ---- predicting ---------------------------------------------------------------------------------------------

@@ -267,6 +267,8 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     only.add_argument("--symmetric", metavar="PAIRS", help=f"{_SYMMETRIC}; with --regressor fit")
     what = f"{_DIRECTION}; with --regressor fit"
     only.add_argument("--direction", choices=get_args(Direction), default="auto", help=what)
+    what = "label the images that equimark fit --suggest names, among a random half of them; with --regressor fit"
+    only.add_argument("--suggested", action="store_true", help=what)
     what = "unit of errors: eyes (default, if known), pupils, box (else), or the distance between two landmarks I,J"
     only.add_argument("--scale", help=what)
     what = "file to keep predictions in, and to score those that are there without predicting again"

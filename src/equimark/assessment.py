@@ -104,6 +104,7 @@ def assess_landmarks(
     pairs: int = PAIRS,
     symmetric: str | None = None,
     direction: Direction = "auto",
+    suggested: bool = False,
     scale: str | None = None,
     predictions: Path | None = None,
     learn_from: tuple[str, Path] | None = None,
@@ -130,6 +131,7 @@ def assess_landmarks(
         pairs: of warped views that a regression from a run's own landmarks is fitted to, at least.
         symmetric: landmarks that change places in a mirror: see :meth:`equimark.symmetry.Symmetry.parse`.
         direction: in which things lie in the images: see :class:`equimark.head.HeadSpec`.
+        suggested: label what is suggested, not what is drawn: see :func:`equimark.protocols.suggest_draws`.
         scale: see :func:`parse_scale`.
         learn_from: another published set and its folder, whose ``train`` is learned from instead.
         predictions: file to keep predictions in, and to take those from that are there.
@@ -144,10 +146,13 @@ def assess_landmarks(
     parts = (other.test("train"), found.test(split)) if other else found.train_and_test(split, seed=seed)
     unit = parse_scale(scale, found.eyes, parts[1].table.points.shape[1])
     fitting = HeadSpec(_symmetry(symmetric, method, parts[0]), _direction(direction, method), pairs)
+    _check_suggested(suggested, method)
     planned = _plan(parts[0], method, labels, draws, seed)
     train, test = (part.load(model.frame, frame, progress=progress) for part in parts)
-    task = _Task(model, train, test, method, spec or VirtualPointSpec(), fitting)
+    task = _Task(model, train, test, method, spec or VirtualPointSpec(), fitting, suggested)
     record = Record(task.identity(), predictions)
+    if suggested:
+        planned = protocols.suggest_draws(model, train, planned, fitting, progress=progress)
     _predict(task, planned, record, device, progress)
     return Results(
         protocol=f"landmarks, {method.replace('_', ' ')}",
@@ -173,6 +178,7 @@ class _Task:
     method: Method
     spec: VirtualPointSpec
     fitting: HeadSpec
+    suggested: bool
 
     def settings(self) -> dict[str, Any]:
         """All that change what is predicted."""
@@ -185,6 +191,8 @@ class _Task:
             settings["direction"] = self.fitting.direction
         if self.fitting.symmetry is not None:
             settings["symmetric"] = self.fitting.symmetry.pairs
+        if self.suggested:
+            settings["suggested"] = True
         return settings
 
     def identity(self) -> dict[str, str]:
@@ -215,6 +223,11 @@ def _direction(wanted: Direction, method: Method) -> Direction:
     if wanted != "auto" and method != "fit":
         raise ConfigError("--direction: only what equimark fit learns looks in several; add --regressor fit")
     return wanted
+
+
+def _check_suggested(suggested: bool, method: Method) -> None:
+    if suggested and method != "fit":
+        raise ConfigError("--suggested: what equimark fit learns suggests images to label; add --regressor fit")
 
 
 def parse_labels(text: str) -> list[int | None]:

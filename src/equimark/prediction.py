@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .embedding import Embedding, Found, Image
+from .embedding import Found, Image
 from .geometry import Frame, Placement, Size
 from .head import Head
 from .images import Framed, ImageError, Unreadable, open_images, read_framed
@@ -21,7 +21,7 @@ from .landmarks import LandmarkTable, match_names
 from .model import LandmarkModel
 from .packs import PackedImages
 from .progress import Advance, progress_bar
-from .suggestion import suggest
+from .suggestion import suggest, summarise
 
 BATCH = 32
 
@@ -108,7 +108,7 @@ def suggest_images(
     summaries: list[NDArray[np.float32]] = []
 
     def look(frames: Tensor, placements: Sequence[Placement]) -> Found:
-        summaries.append(_summarise(head.model, frames))
+        summaries.append(summarise(head.model, frames))
         return head.detect_framed(frames, placements)
 
     found = _predict_all(look, images, head.frame, head.names, "looking", progress).table
@@ -117,14 +117,6 @@ def suggest_images(
     known[match_names(labelled, found.images)] = True
     order = suggest(found.confidence.mean(1), np.concatenate(summaries), known, count=count)
     return [found.images[row] for row in order]
-
-
-def _summarise(model: Embedding, frames: Tensor) -> NDArray[np.float32]:
-    """A vector (B, D) of each of ``frames`` (B, 3, S, S): the mean descriptor, or the landmarks of a sparse run."""
-    summary = (
-        model.landmarks_of(frames).positions.flatten(1) if model.is_sparse else model.features(frames).mean((2, 3))
-    )
-    return np.asarray(summary.numpy(), np.float32)
 
 
 def match_all(

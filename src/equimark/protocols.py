@@ -1,6 +1,7 @@
 """Landmark regression: from a run and labels to predictions and their metrics, for any kind of run.
 
 * :func:`plan_draws`: which images are labelled, for each number of labels; the same for every method.
+  :func:`suggest_draws`: those that would be suggested instead.
 * :func:`predictor`: how a run learns annotated landmarks from a draw, by its kind.
 * :func:`score`, :func:`score_draws`: the metrics, and their mean and deviation over the draws.
 * :func:`measure_reliability`: how far the confidence of what was fitted can be believed.
@@ -32,11 +33,13 @@ from .directions import stand_alike, upright
 from .embedding import ModelError, batches
 from .evaluation import REFERENCE_SIDE, AnnotatedFrames, draw_labels
 from .head import HeadSpec, fit_head
+from .landmarks import LandmarkError
 from .metrics import MetricError, Points, Reliability, Scale
 from .model import LandmarkModel
 from .progress import progress_bar
 from .prototypes import PrototypeRegressor, tolerance_of
 from .records import Record
+from .suggestion import suggest, summarise
 from .virtual_points import VirtualPointRegressor, VirtualPointSpec
 
 THRESHOLD = 0.1  # of the scale: up to it a landmark is right, and an image no failure
@@ -81,6 +84,48 @@ def plan_draws(
         for wanted in labels
         for draw in range(draws if wanted not in (None, count) else 1)
     ]
+
+
+def suggest_draws(
+    model: LandmarkModel, train: AnnotatedFrames, draws: Sequence[Draw], fitting: HeadSpec, *, progress: bool = False
+) -> list[Draw]:
+    """As many labelled images as in ``draws``, but those that :func:`equimark.suggestion.suggest` would have labelled.
+
+    What is suggested does not depend on chance. So each repetition chooses among a random half of the images that show
+    all landmarks. It begins with what is most like all, and goes on, from one number of labels to the next, by what a
+    head fitted to those so far is unsure of. A draw of all images stays as it is.
+
+    Args:
+        model: with descriptors, or with sparse landmarks.
+        train: labelled images.
+        draws: of any numbers of images up to that half.
+        fitting: of the heads.
+        progress: show progress bars.
+
+    Raises:
+        LandmarkError: if a draw is larger than the half.
+    """
+    complete = np.flatnonzero(np.isfinite(train.points).all((1, 2)))
+    summaries = np.concatenate([summarise(model, train.frames[part]) for part in batches(len(train))])
+    suggested: dict[tuple[int, int], NDArray[np.int64]] = {}
+    wanted = sorted({(draw.seed, len(draw.rows)) for draw in draws if len(draw.rows) < len(train)})
+    with progress_bar("choosing images to label", len(wanted), shown=progress) as advance:
+        for seed, count in wanted:
+            half = np.sort(np.random.default_rng(seed).permutation(complete)[: (len(complete) + 1) // 2])
+            if count > len(half):
+                raise LandmarkError(
+                    f"--suggested chooses among a half of the {len(complete)} images that show all landmarks, "
+                    f"{len(half)}: --labels of up to {len(half)}, got {count}"
+                )
+            chosen = max((rows for (own, _), rows in suggested.items() if own == seed), key=len, default=half[:0])
+            confidence = np.full(len(half), np.nan)
+            if len(chosen):
+                head = fit_head(model, train.frames[chosen], train.points[chosen], spec=fitting, seed=seed)
+                confidence = head.locate_frames(train.frames[half])[1].mean(1)
+            more = suggest(confidence, summaries[half], np.isin(half, chosen), count=count - len(chosen))
+            suggested[seed, count] = np.concatenate([chosen, half[more]])
+            advance()
+    return [replace(draw, rows=suggested.get((draw.seed, len(draw.rows)), draw.rows)) for draw in draws]
 
 
 # ---- predicting ----------------------------------------------------------------------------------------------

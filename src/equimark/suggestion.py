@@ -4,6 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
+
+from .embedding import Embedding
+
+_EXAMPLES = 500  # images, evenly spread over all, for which labels are to be learned from
+_CANDIDATES = 10_000  # images, evenly spread over those that could be labelled
+
+
+def summarise(model: Embedding, frames: Tensor) -> NDArray[np.float32]:
+    """A vector (B, D) of each of ``frames`` (B, 3, S, S): the mean descriptor, or the landmarks of a sparse run."""
+    summary = (
+        model.landmarks_of(frames).positions.flatten(1) if model.is_sparse else model.features(frames).mean((2, 3))
+    )
+    return np.asarray(summary.numpy(), np.float32)
 
 
 def suggest(
@@ -15,9 +29,9 @@ def suggest(
 ) -> list[int]:
     """The images from whose labels the model would learn most, best first.
 
-    While nothing is labelled, those that are most like all: a good beginning. Then those on which the model is
-    unsure and which are unlike what it was shown: each suggestion counts as shown for the next, so that they do not
-    resemble each other.
+    Each is the one that brings the images on which the model is unsure nearest to something labelled, given those
+    before it: typical of many, and unlike what is labelled. While nothing is labelled, it is the one that is most
+    like all.
 
     Args:
         confidence: (N,) mean over the landmarks, 0 to 1; NaN = not predicted, which counts as one half.
@@ -28,33 +42,32 @@ def suggest(
     Returns:
         Indices of unlabelled images.
     """
-    seen = np.isfinite(summaries).all(-1)
-    open_ones = seen & ~labelled
-    if not open_ones.any():
+    vectors = np.asarray(summaries, np.float64)  # their differences are small beside them
+    seen = np.isfinite(vectors).all(-1)
+    candidates = _spread(np.flatnonzero(seen & ~labelled), _CANDIDATES)
+    if not len(candidates):
         return []
-    centre = summaries[seen].mean(0)
-    spread = float(np.linalg.norm(summaries[seen] - centre, axis=-1).mean()) or 1.0
     unsure = 1 - np.nan_to_num(np.asarray(confidence, np.float64), nan=0.5)
-    nearest = _nearest(summaries, summaries[labelled & seen])
+    examples = _spread(np.flatnonzero(seen), _EXAMPLES)
+    away = _distances(vectors[candidates], vectors[examples])
+    known = _distances(vectors[labelled & seen], vectors[examples])
+    left = known.min(0) if len(known) else np.full(len(examples), away.max())
     chosen: list[int] = []
-    while len(chosen) < count and open_ones.any():
-        if np.isfinite(nearest).any():
-            score = unsure + np.minimum(nearest / spread, 2) / 2
-        else:
-            score = -np.linalg.norm(summaries - centre, axis=-1)
-        best = int(np.where(open_ones, score, -np.inf).argmax())
-        chosen.append(best)
-        open_ones[best] = False
-        nearest = np.fmin(nearest, np.linalg.norm(summaries - summaries[best], axis=-1))
-    return chosen
+    while len(chosen) < min(count, len(candidates)):
+        gain = np.maximum(left - away, 0) @ unsure[examples]
+        gain[chosen] = -np.inf
+        equal = np.flatnonzero(gain >= gain.max() * (1 - 1e-9))
+        chosen.append(int(equal[unsure[candidates[equal]].argmax()]))
+        left = np.minimum(left, away[chosen[-1]])
+    return [int(row) for row in candidates[chosen]]
 
 
-def _nearest(summaries: NDArray[np.floating], shown: NDArray[np.floating], block: int = 256) -> NDArray[np.float64]:
-    """Distance (N,) of each of ``summaries`` (N, D) to the nearest of ``shown`` (L, D); infinite if there is none."""
-    nearest = np.full(len(summaries), np.inf)
-    squares = np.square(summaries).sum(-1)
-    for first in range(0, len(shown), block):
-        part = shown[first : first + block]
-        squared = squares[:, None] + np.square(part).sum(-1) - 2 * summaries @ part.T
-        nearest = np.fmin(nearest, np.sqrt(squared.clip(0)).min(-1))
-    return nearest
+def _spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """At most so many of ``rows``, evenly spread."""
+    return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).round().astype(np.int64)]
+
+
+def _distances(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Between rows (A, B)."""
+    squared = np.square(a).sum(-1)[:, None] + np.square(b).sum(-1) - 2 * a @ b.T
+    return np.asarray(np.sqrt(squared.clip(0)))

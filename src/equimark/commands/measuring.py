@@ -94,7 +94,7 @@ def _plot_reliability(results: Results) -> Figure:
 
 _OWN_OPTIONS = {  # as the protocol's function takes them
     "matching": ("frame", "variant", "pairs"),
-    "landmarks": ("frame", "regressor", "symmetric", "direction", "scale", "predictions"),
+    "landmarks": ("frame", "regressor", "symmetric", "direction", "suggested", "scale", "predictions"),
     "segmentation": ("parts", "transfer", "epochs"),
 }
 _FURTHER_OPTIONS = {
