@@ -9,7 +9,7 @@ from torch import Tensor
 from .embedding import Embedding
 
 _EXAMPLES = 500  # images, evenly spread over all, for which labels are to be learned from
-_CANDIDATES = 10_000  # images, evenly spread over those that could be labelled
+_CANDIDATES = 4_000  # images, evenly spread over those that could be labelled
 
 
 def summarise(model: Embedding, frames: Tensor) -> NDArray[np.float32]:
