@@ -23,7 +23,6 @@ NOISES = (0.75, 0.25, 1.5)  # cells, of the search: the first is for a single la
 FOLDS = 8  # of the labelled images, to see how wrong we are on images that we have not learned from
 STAGES = 2  # of correction
 ENOUGH = 10  # labelled images, to learn corrections from
-SURE = 2.0  # standard errors by which corrections have to help: from ten images they may seem to help by chance
 PENALTIES = tuple(10.0 ** (e / 2) for e in range(-8, 9))  # relative to the mean squared length of an input
 PLACE = 2.0  # of a cell, and of being there at all, beside a descriptor of length 1: what corrections go by
 TOLERANCE = 0.1  # of the longer side of the mean shape: a landmark within is right
@@ -51,7 +50,7 @@ class PrototypeRegressor:
        the templates have not seen.
     3. Ridge regressions, in stages, learn from the places found on those images, and from the descriptors there, how
        far off these are. Their penalty is the one that does best on images that they have not seen; there is no
-       correction if it does not help by more than two standard errors, or with fewer than ten images.
+       correction if it does not help by more than a standard error, or with fewer than ten images.
     4. A logistic regression learns, on unseen images too, how likely a landmark is there and right to within a tenth of
        the shape's longer side: the confidence.
 
@@ -389,41 +388,48 @@ def _fit_ridge(inputs: _Numbers, errors: _Numbers, group: _Rows | None = None) -
     """Weights (D, 2K) and offset (2K,) from inputs (N, D) to errors (N, 2K), and answers (N, 2K) on unseen images.
 
     The offset is penalised as the weights are: the mean error of few images is as doubtful as all else. The penalty is
-    the largest that is as good on unseen images as the best, to within a standard error. All are 0 if that does not
-    surely bring these closer, or there are too few to tell.
+    the largest that is as good on unseen images as the best. All are 0 if that does not bring these closer, or there
+    are too few to tell.
 
     Args:
-        inputs: what the errors are told by.
+        inputs: what the errors are told by, centred.
         errors: of the places found; rows of one image err alike and count as one.
         group: (N,) the image of each row; None if each is of another.
     """
     from sklearn.linear_model import Ridge  # see _split
     from sklearn.model_selection import cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
     none = np.zeros((inputs.shape[1], errors.shape[1])), np.zeros(errors.shape[1]), np.zeros_like(errors)
     group = np.arange(len(inputs)) if group is None else group
     if len(np.unique(group)) < ENOUGH:
         return none
-    inputs = np.column_stack([inputs, np.full(len(inputs), PLACE)])
     turned, scale, axes = np.linalg.svd(inputs, full_matrices=False)  # ridge is the same in any rotation
     turned *= scale
-    unit = np.square(scale).sum() / len(inputs)
+    unit = np.square(scale).sum() / len(inputs) + PLACE**2
     folds = _split(group, 1)
-    ridges = [Ridge(alpha=each * unit, fit_intercept=False) for each in PENALTIES]
+    # centred on what is learned from: centred on all, few inputs would tell what the others, of unseen images, are
+    centred, offset = StandardScaler(with_std=False), FunctionTransformer(_with_offset)
+    ridges = [make_pipeline(centred, offset, Ridge(alpha=each * unit, fit_intercept=False)) for each in PENALTIES]
     answers = [cross_val_predict(ridge, turned, errors, cv=folds) for ridge in ridges]
     left = [_mean_lengths(errors - answer, group) for answer in answers]
     least = min(left, key=np.mean)
     best = max(i for i, lengths in enumerate(left) if _are_as_good(lengths, least))
-    if _are_as_good(_mean_lengths(errors, group), left[best], SURE):
+    if _are_as_good(_mean_lengths(errors, group), left[best]):
         return none
-    weights = axes.T @ ridges[best].fit(turned, errors).coef_.T
-    return weights[:-1], PLACE * weights[-1], answers[best]
+    weights = ridges[best].fit(turned, errors)[-1].coef_.T
+    return axes.T @ weights[:-1], PLACE * weights[-1], answers[best]
 
 
-def _are_as_good(lengths: _Numbers, best: _Numbers, within: float = 1.0) -> bool:
-    """Whether errors (M,) exceed the ``best`` by no more than so many standard errors of their mean difference."""
+def _with_offset(inputs: _Numbers) -> _Numbers:
+    return np.column_stack([inputs, np.full(len(inputs), PLACE)])
+
+
+def _are_as_good(lengths: _Numbers, best: _Numbers) -> bool:
+    """Whether errors (M,) are longer than the ``best`` by no more than a standard error of the mean difference."""
     longer = lengths - best
-    return bool(longer.mean() <= within * longer.std(ddof=1) / len(longer) ** 0.5)
+    return bool(longer.mean() <= longer.std(ddof=1) / len(longer) ** 0.5)
 
 
 def _mean_lengths(errors: _Numbers, group: _Rows) -> _Numbers:
