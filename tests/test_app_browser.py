@@ -84,6 +84,7 @@ def page(browser: Any, server: Server) -> Iterator[Any]:
     opened.on("pageerror", lambda error: faults.append(str(error)))
     opened.goto(server.address)
     yield opened
+    opened.unroute_all(behavior="ignoreErrors")  # of what the page asks while it is closed
     context.close()
     assert faults == []
 
