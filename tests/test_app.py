@@ -349,11 +349,22 @@ def test_pairs_that_names_propose():
     left, right = replace(LEFT, mirror=None), replace(RIGHT, mirror=None)
     ears = Landmark("b", "ear_L", "#0000ff"), Landmark("a", "ear_R", "#0000ff")
     labels = Labels((left, NOSE, *ears, right))
-    assert find_pairs(labels) == [("l", "r"), ("b", "a")] and key_of_pair(("b", "a")) == "a = b"
-    assert find_pairs(replace(labels, dismissed=("a = b",))) == [("l", "r")]
-    assert find_pairs(replace(labels, landmarks=(LEFT, RIGHT, *ears))) == [("b", "a")]
+    assert find_pairs(labels, ()) == [("l", "r"), ("b", "a")] and key_of_pair(("b", "a")) == "a = b"
+    assert find_pairs(replace(labels, dismissed=("a = b",)), ()) == [("l", "r")]
+    assert find_pairs(replace(labels, landmarks=(LEFT, RIGHT, *ears)), ()) == [("b", "a")]
     taken = replace(left, mirror="p1"), replace(NOSE, mirror="l"), right
-    assert find_pairs(Labels(taken)) == []  # the left eye mirrors something else
+    assert find_pairs(Labels(taken), ()) == []  # the left eye mirrors something else
+
+
+def test_pairs_that_shapes_propose():
+    labels = faces_labelled()
+    unnamed = tuple(replace(each, name=str(k), mirror=None) for k, each in enumerate(labels.landmarks))
+    labels = replace(labels, landmarks=unnamed)
+    assert find_pairs(labels, "abcd") == [("l", "r"), ("ml", "mr")]
+    assert find_pairs(labels, "ab") == []  # too few images
+    assert find_pairs(replace(labels, dismissed=("l = r",)), "abcd") == [("ml", "mr")]
+    declared = (replace(unnamed[0], mirror="r"), replace(unnamed[1], mirror="l"), *unnamed[2:])
+    assert find_pairs(replace(labels, landmarks=declared), "abcd") == []  # a person who declares pairs knows them all
 
 
 def faces_labelled(**exchanged: str) -> Labels:
@@ -689,7 +700,9 @@ def desk(dve_run: Run, photos: Path, tmp_path: Path) -> Iterator[Desk]:
 def test_the_store_sees_what_the_model_sees(desk, dve_model):
     until(lambda: desk.engine.progress().seen == 16)
     pixels = decode((desk.images / "000003.png").read_bytes()).pixels
-    np.testing.assert_allclose(desk.engine.store.read([3])[0], dve_model.describe(pixels), atol=0.02)
+    columns = dve_model.hypercolumns(dve_model.frames_of([pixels])[0])[0]
+    np.testing.assert_allclose(desk.engine.store.read([3])[0], columns, atol=0.02)
+    np.testing.assert_array_equal(columns[:16], dve_model.describe(pixels))
     np.testing.assert_allclose(desk.engine.store.summaries[3], dve_model.describe(pixels).mean((1, 2)), atol=0.01)
 
 

@@ -633,6 +633,7 @@ def test_fit_then_detect(command: Command, dve_run: Run, photos: Path, faces: Po
     code, out, err = command(*fit, "--out", tmp_path / "head")
     assert (code, err) == (0, "")
     assert "5 landmarks from 6 labelled images" in " ".join(out.split())
+    assert "have a left and a right: with --symmetric auto" in out
     head = dve_run.model.fit(list(faces.images[:6]), faces.landmarks5[:6], names)
 
     detect = ("detect", dve_run.folder, photos, "--head", tmp_path / "head", "--quiet")

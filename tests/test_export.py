@@ -262,7 +262,7 @@ def test_a_head_for_any_direction(dve_model: LandmarkModel, faces: Portraits, tm
     points, sure = run_file(found.path, turned)
     np.testing.assert_allclose(points, wanted, atol=0.01)
     np.testing.assert_allclose(sure, confidence, atol=1e-3)
-    upright = head.regressor.predict(dve_model.features(turned)).positions  # in one direction alone
+    upright = head.regressor.predict(dve_model.hypercolumns(turned)).positions  # in one direction alone
     assert np.abs(dve_model.network.cells.to_pixels(upright).numpy() - wanted).max() > 1
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from equimark.geometry import Cells, normalise
 from equimark.networks import (
     Hourglass,
+    Network,
     SegmentationNet,
     SmallNet,
     SupervisedSmallNet,
@@ -144,6 +145,29 @@ def test_landmarks_beside_the_features(name):
     assert found[:, 4:].min() >= 0 and found[:, 4:].std() > 0
     alone, both = (sum(p.numel() for p in build_network(name, 4, landmarks=k).parameters()) for k in (0, 3))
     assert both - alone == 3 * (256 + 1 + 2)  # a convolution of 1 x 1 and batch norm
+
+
+@pytest.mark.parametrize(("name", "details", "field"), [("smallnet", 48, 14), ("hourglass", 64, 7)])
+def test_details_after_the_features(name, details, field):
+    """They are of the same cells, and see little around them."""
+    torch.manual_seed(0)
+    network = build_network(name, 4, vector_length=20.0, landmarks=3).eval()
+    images = torch.rand(2, 3, 40, 40, requires_grad=True)
+    columns = network.hypercolumns(images)
+    assert columns.shape == (2, 4 + details, 20, 20)
+    assert torch.equal(columns[:, :4], network(images)[:, :4])
+    (slope,) = torch.autograd.grad(columns[0, 4:, 10, 10].sum(), images, retain_graph=True)
+    seen = slope[0].abs().sum(0).nonzero()
+    cell = 20 + network.cells.offset
+    assert (seen - cell).abs().max() == (field - 1) / 2
+    (slope,) = torch.autograd.grad(columns[0, :4, 10, 10].sum(), images)
+    assert (slope[0].abs().sum(0) > 0).sum() > 2 * field**2
+
+
+def test_a_network_without_early_layers_has_no_details():
+    network = Network(nn.AvgPool2d(2), 3)
+    images = torch.rand(1, 3, 8, 8)
+    assert torch.equal(network.hypercolumns(images), network(images))
 
 
 def test_input_is_normalised():

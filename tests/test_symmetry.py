@@ -1,3 +1,4 @@
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -6,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from equimark import formats, prototypes
 from equimark.checkpoint import CheckpointError
@@ -23,11 +25,13 @@ from equimark.symmetry import (
     describe_swap,
     doubt_pairs_at_one_place,
     find_swaps,
-    propose,
+    pairs_of_names,
+    pairs_of_shapes,
 )
 from equimark.synthetic import Portraits, portraits
 
 NAMES = ("left eye", "right eye", "nose", "left mouth", "right mouth")
+SHAPES = np.array([[[10.0, 10], [30, 10], [20, 24], [14, 33], [26, 33]]])
 FACE = Symmetry((1, 0, 2, 4, 3))
 PAIRS = (("left eye", "right eye"), ("left mouth", "right mouth"))
 
@@ -38,7 +42,7 @@ PAIRS = (("left eye", "right eye"), ("left mouth", "right mouth"))
 def test_pairs_by_name_and_by_number() -> None:
     assert Symmetry.of_pairs(PAIRS, NAMES) == FACE
     assert Symmetry.of_pairs([(0, 1), ("3", "right mouth")], NAMES) == FACE
-    assert Symmetry.parse(" left eye=right eye, 4 = 3 ,", NAMES) == FACE
+    assert Symmetry.parse(" left eye=right eye, 4 = 3 ,", NAMES, SHAPES) == FACE
     assert FACE.pairs == ((0, 1), (3, 4))
     assert Symmetry.of_pairs([(2, 0)], "abc").partner == (2, 1, 0)
     assert Symmetry.of_pairs([("1", "2")], ("2", "1", "0")).partner == (1, 0, 2)  # a name goes before a number
@@ -61,7 +65,7 @@ def test_pairs_by_name_and_by_number() -> None:
 )
 def test_pairs_that_cannot_be(text: str, message: str) -> None:
     with pytest.raises(LandmarkError, match=message):
-        Symmetry.parse(text, NAMES)
+        Symmetry.parse(text, NAMES, SHAPES)
 
 
 @pytest.mark.parametrize("pair", [("0",), ("0", "1", "2"), "01"])
@@ -93,14 +97,59 @@ def test_a_symmetry_is_its_own_inverse(partner: tuple[int, ...]) -> None:
     ],
 )
 def test_names_propose_pairs(left: str, right: str) -> None:
-    assert propose((right, "nose", left)) == ((right, left),)
-    assert Symmetry.parse("auto", (left, "nose", right)).partner == (2, 1, 0)
+    assert pairs_of_names((right, "nose", left)) == ((right, left),)
+    assert Symmetry.parse("auto", (left, "nose", right), SHAPES[:, :3]).partner == (2, 1, 0)
 
 
 def test_names_that_propose_nothing() -> None:
-    assert propose(("left eye", "tail", "rail", "bright", "learn", "rearn", "0")) == ()
-    with pytest.raises(LandmarkError, match="no two of the landmarks 'nose', 'tail' have names of a left and a right"):
-        Symmetry.parse("auto", ("nose", "tail"))
+    assert pairs_of_names(("left eye", "tail", "rail", "bright", "learn", "rearn", "0")) == ()
+
+
+def turned(shape: NDArray[np.float64], degrees: float) -> NDArray[np.float64]:
+    angle = np.deg2rad(degrees)
+    return shape @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+
+
+@given(
+    st.lists(st.tuples(st.floats(2, 30), st.floats(-30, 30)), min_size=2, max_size=12),
+    st.lists(st.floats(-30, 30), max_size=4),
+    st.floats(-180, 180),
+    st.randoms(use_true_random=False),
+)
+def test_shapes_show_pairs(
+    right: list[tuple[float, float]], middle: list[float], degrees: float, order: random.Random
+) -> None:
+    """A shape, its mirror image and points between them, in any order and direction: as told by trying every point."""
+    half = np.array(right)
+    shape = np.concatenate([half, half * [-1, 1], np.array([(0.0, y) for y in middle]).reshape(-1, 2)])
+    apart = np.linalg.norm(shape[:, None] - shape, axis=-1) + 1e9 * np.eye(len(shape))
+    assume(apart.min() > 3)
+    places = order.sample(range(len(shape)), len(shape))
+    mirrored = {tuple(np.round(point * [-1, 1], 6)): k for k, point in enumerate(shape[places])}
+    wanted = Symmetry(tuple(mirrored[tuple(np.round(point, 6))] for point in shape[places])).pairs
+    found = pairs_of_shapes(turned(shape[places], degrees)[None] + 50)
+    assert found in (wanted, ())  # none if it can be laid onto itself in another way, too
+
+
+def test_shapes_that_show_pairs_or_none(faces: Portraits) -> None:
+    assert pairs_of_shapes(faces.landmarks5[:20]) == ((0, 1), (3, 4))
+    assert pairs_of_shapes(SHAPES) == ((0, 1), (3, 4))
+    assert pairs_of_shapes(SHAPES[:, [0, 2, 1]]) == ((0, 2),)
+    askew = SHAPES + np.array([[0, 0], [0, 9], [9, 0], [0, 0], [0, 3]])
+    assert pairs_of_shapes(askew) == ()
+    square = np.array([[[0.0, 0], [9, 0], [9, 9], [0, 9]]])
+    assert pairs_of_shapes(square) == ()  # in four ways
+    line = np.array([[[0.0, 0], [4, 4], [9, 9]]])
+    assert pairs_of_shapes(line) == ()  # each landmark is its own mirror image
+    hidden = SHAPES.copy()
+    hidden[:, 4] = np.nan
+    assert pairs_of_shapes(hidden) == ()
+
+
+def test_auto_takes_what_shapes_show_if_names_show_nothing() -> None:
+    assert Symmetry.parse("auto", "01234", SHAPES) == FACE
+    with pytest.raises(LandmarkError, match="and the labelled shapes are not clearly their own"):
+        Symmetry.parse("auto", "01", SHAPES[:, :2])
 
 
 # ---- mirroring ------------------------------------------------------------------------------------------------
@@ -264,9 +313,9 @@ def test_fit_shows_mirror_images_to_the_network(dve_model: LandmarkModel, faces:
     frames, placements = dve_model.frames_of(list(faces.images[:4]))
     points = np.stack([place.to_frame(p) for place, p in zip(placements, faces.landmarks5[:4], strict=True)])
     mirrored = points[:, [1, 0, 2, 4, 3]] * [-1, 1] + [39, 0]
-    features = dve_model.features(torch.cat([frames, frames.flip(-1)])).half()
+    columns = dve_model.hypercolumns(torch.cat([frames, frames.flip(-1)])).half()
     cells = dve_model.network.cells.to_cells(torch.from_numpy(np.concatenate([points, mirrored])).float())
-    wanted, used = PrototypeRegressor.fit_mirrored(features, cells)
+    wanted, used = PrototypeRegressor.fit_mirrored(columns, cells)
     assert head.mirrored is used
     torch.testing.assert_close(head.regressor.tensors(), wanted.tensors())
 

@@ -206,7 +206,7 @@ def _match_arguments(parser: argparse.ArgumentParser) -> None:
     _common(parser, frame=True)
 
 
-_SYMMETRIC = "landmarks that change places in a mirror, as 'left eye=right eye, ...', or auto: by their names"
+_SYMMETRIC = "landmarks that change places in a mirror, as 'left eye=right eye, ...', or auto: by their names or shape"
 _DIRECTION = "in which things lie in the images: upright (all alike), any, or auto (any, if the labels show it)"
 
 

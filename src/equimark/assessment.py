@@ -216,7 +216,7 @@ def _symmetry(text: str | None, method: Method, train: Part) -> Symmetry | None:
         return None
     if method != "fit":
         raise ConfigError("--symmetric: only what equimark fit learns knows of mirror images; add --regressor fit")
-    return Symmetry.parse(text, train.table.labels)
+    return Symmetry.parse(text, train.table.labels, train.table.points)
 
 
 def _direction(wanted: Direction, method: Method) -> Direction:

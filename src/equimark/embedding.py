@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -17,7 +18,7 @@ from .config import RunConfig
 from .geometry import Frame, Placement
 from .images import frame_image
 from .matching import Located
-from .networks import Network, look_twice
+from .networks import Look, Network, look_twice
 
 # Of the images that a processor looks at together: maps of more leave its caches, and take up to 2.5 times as long.
 _PIXELS = 40_000
@@ -71,13 +72,21 @@ class Embedding:
         cropped: the part within is therefore looked at by itself, as in training, and what lies beyond is
         taken from a look at the whole. On faces this lowers the error of 20-label landmarks by a quarter.
         """
+        return self._look_twice(self.features_of, frames)
+
+    @torch.inference_mode()
+    def hypercolumns(self, frames: Tensor) -> Tensor:
+        """As :meth:`features`, and after them details (B, C + D, h, w): see :meth:`Network.hypercolumns`."""
+        return self._look_twice(partial(self._answer, look=self.network.hypercolumns), frames)
+
+    def _look_twice(self, look: Look, frames: Tensor) -> Tensor:
         images = _in_unit(frames.to(self.device))
-        return look_twice(self.features_of, images, self.config.pairs.margin, self.network.cells.stride)
+        return look_twice(look, images, self.config.pairs.margin, self.network.cells.stride)
 
     @torch.inference_mode()
     def features_of(self, images: Tensor) -> Tensor:
         """Features (B, C, h, w) on the CPU for ``images`` (B, 3, H, W) in [0, 1], of any size."""
-        return self._answer(images)[:, : self.network.channels]
+        return self._answer(images, self.network)[:, : self.network.channels]
 
     @torch.inference_mode()
     def scores_of(self, images: Tensor) -> Tensor:
@@ -88,13 +97,13 @@ class Embedding:
         """
         if not self.config.landmarks:
             raise ModelError(f"this {self.config.method} run has learned no landmarks of its own")
-        return self._answer(images)[:, -self.config.landmarks :]
+        return self._answer(images, self.network)[:, -self.config.landmarks :]
 
-    def _answer(self, images: Tensor) -> Tensor:
+    def _answer(self, images: Tensor, look: Look) -> Tensor:
         images, pixels = images.to(self.device), images.shape[-2] * images.shape[-1]
         together = len(images) if self.device.type != "cpu" else _PIXELS // pixels
         parts = torch.split(images, max(1, together))
-        return torch.cat([self.network(part).float().cpu() for part in parts])
+        return torch.cat([look(part).float().cpu() for part in parts])
 
     def landmarks_of(self, frames: Tensor) -> Located:
         """The K landmarks that a run has of its own in ``frames`` (B, 3, S, S) uint8, in cells of the frames.

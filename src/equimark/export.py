@@ -32,6 +32,7 @@ from .graphs import (
     FromDescriptors,
     FromDescriptorsTurned,
     FromLandmarks,
+    Hypercolumns,
     Landmarks,
     Outputs,
     Supervised,
@@ -185,7 +186,7 @@ class _Task:
         if head is not None:
             assert isinstance(head.regressor, PrototypeRegressor)
             kind = FromDescriptorsTurned if head.turned else FromDescriptors
-            graph = kind(descriptors, head.regressor)
+            graph = kind(Hypercolumns(network, margin), head.regressor)
             return cls(model, head, graph, located, any_size=False)
         if model.is_sparse:
             return cls(model, None, landmarks, located, any_size=True)

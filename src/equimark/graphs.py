@@ -49,6 +49,14 @@ class Descriptors(_Graph):
         return (found[:, : self.network.channels],)
 
 
+class Hypercolumns(_Graph):
+    """Images (B, 3, H, W) to descriptors and details (B, C + D, h, w), as :meth:`LandmarkModel.hypercolumns` does."""
+
+    def forward(self, images: Tensor) -> Outputs:
+        """Hypercolumns, alone in a tuple."""
+        return (look_twice(self.network.hypercolumns, images, self.margin, self.network.cells.stride),)
+
+
 class Landmarks(_Graph):
     """Images (B, 3, H, W) to the K landmarks of a run's own (B, K, 2) in pixels, and their confidence (B, K)."""
 
@@ -107,16 +115,16 @@ class FromLandmarks(nn.Module):
 class FromDescriptors(nn.Module):
     """Frames (B, 3, S, S) to named landmarks (B, K, 2) in pixels by prototypes, and confidence (B, K)."""
 
-    def __init__(self, descriptors: Descriptors, regressor: PrototypeRegressor) -> None:
+    def __init__(self, hypercolumns: Hypercolumns, regressor: PrototypeRegressor) -> None:
         super().__init__()
-        self.descriptors = descriptors
+        self.hypercolumns = hypercolumns
         self.regressor = regressor
 
     def forward(self, images: Tensor) -> Outputs:
         """Positions and confidence."""
         with _WithoutSolver():
             found = self.locate(images)
-        return self.descriptors.network.cells.to_pixels(found.positions), found.confidence
+        return self.hypercolumns.network.cells.to_pixels(found.positions), found.confidence
 
     def locate(self, images: Tensor) -> Located:
         """In cells."""
@@ -124,8 +132,8 @@ class FromDescriptors(nn.Module):
 
     def locate_upright(self, regressor: PrototypeRegressor, images: Tensor) -> Located:
         """In cells, by one look."""
-        (features,) = self.descriptors(images)
-        return regressor._predict(features)  # of a batch of any size, without a loop
+        (columns,) = self.hypercolumns(images)
+        return regressor._predict(columns)  # of a batch of any size, without a loop
 
 
 class FromDescriptorsTurned(FromDescriptors):
@@ -134,7 +142,7 @@ class FromDescriptorsTurned(FromDescriptors):
     def locate(self, images: Tensor) -> Located:
         """In cells."""
         frames = (images * 255).round().to(torch.uint8)
-        mean_shape, cells = self.regressor.mean.view(-1, 2), self.descriptors.network.cells
+        mean_shape, cells = self.regressor.mean.view(-1, 2), self.hypercolumns.network.cells
         glance, look = (partial(self._look, each) for each in (self.regressor.uncorrected, self.regressor))
         return directions.locate(frames, glance, look, self.regressor.likelihood, mean_shape, cells)
 

@@ -112,7 +112,7 @@ class Head:
             return self.name_landmarks(self.model.landmarks_of(frames))
         if self.turned:
             return self._doubt(self._locate_turned(frames))
-        return self.name_places(self.model.features(frames))
+        return self.name_places(self.model.hypercolumns(frames))
 
     def name_landmarks(self, found: Located) -> Located:
         """Named landmarks (B, J, 2) from those of a sparse run (B, K, 2), both in cells."""
@@ -120,9 +120,9 @@ class Head:
         named = self.regressor.predict(Located(self.model.normalise(found.positions), found.confidence))
         return Located(self.model.denormalise(named.positions), named.confidence)
 
-    def name_places(self, features: Tensor) -> Located:
-        """Named landmarks (B, K, 2), in cells, in descriptors (B, C, h, w) of things that stand upright."""
-        return self._doubt(self._prototypes.predict(features))
+    def name_places(self, hypercolumns: Tensor) -> Located:
+        """Named landmarks (B, K, 2), in cells, in ``hypercolumns`` (B, C + D, h, w) of things that stand upright."""
+        return self._doubt(self._prototypes.predict(hypercolumns))
 
     def _doubt(self, named: Located) -> Located:
         if self.symmetry is None:
@@ -131,7 +131,7 @@ class Head:
 
     def _locate_upright(self, regressor: PrototypeRegressor, frames: Tensor) -> Located:
         """As :meth:`name_places`, without doubt, in ``frames`` (B, 3, S, S) uint8, however many."""
-        found = [regressor.predict(self.model.features(frames[part])) for part in batches(len(frames))]
+        found = [regressor.predict(self.model.hypercolumns(frames[part])) for part in batches(len(frames))]
         return Located(torch.cat([each.positions for each in found]), torch.cat([each.confidence for each in found]))
 
     def _locate_turned(self, frames: Tensor) -> Located:
@@ -240,9 +240,9 @@ def fit_head(
             model.need_descriptors()
             if turned:
                 frames, points = _turn_slightly(*_turn_upright(frames, points), halves=1 + mirrored)
-            features = torch.cat([model.features(frames[part]).half() for part in batches(len(frames))])
+            columns = torch.cat([model.hypercolumns(frames[part]).half() for part in batches(len(frames))])
             copies = len(SLIGHTLY) if turned else 1
-            regressor, mirrored = fit_prototypes(model, features, points, mirrored, copies)
+            regressor, mirrored = fit_prototypes(model, columns, points, mirrored, copies)
     except ValueError as error:
         raise ModelError(str(error)) from None
     return Head(model, regressor, tuple(names) if names is not None else None, symmetry, mirrored, turned)
@@ -276,13 +276,13 @@ def _turn(frames: Tensor, points: NDArray[np.float64], turns: Tensor) -> tuple[T
 
 
 def fit_prototypes(
-    model: Embedding, features: Tensor, points: NDArray[np.float64], mirrored: bool, copies: int = 1
+    model: Embedding, hypercolumns: Tensor, points: NDArray[np.float64], mirrored: bool, copies: int = 1
 ) -> tuple[PrototypeRegressor, bool]:
     """Prototypes of things that stand alike, and whether mirror images helped.
 
     Args:
         model: with descriptors.
-        features: what it finds (N, C, h, w) in frames; half precision will do.
+        hypercolumns: what it finds (N, C + D, h, w) in frames; half precision will do.
         points: labels (N, K, 2) in pixels of the frames; NaN where not visible.
         mirrored: whether the second half of both is of mirror images.
         copies: how often each half has all images, one after another, differently turned.
@@ -292,8 +292,8 @@ def fit_prototypes(
     """
     cells = model.network.cells.to_cells(torch.from_numpy(points).float())
     if mirrored:
-        return PrototypeRegressor.fit_mirrored(features, cells, copies)
-    return PrototypeRegressor.fit(features, cells, copies), False
+        return PrototypeRegressor.fit_mirrored(hypercolumns, cells, copies)
+    return PrototypeRegressor.fit(hypercolumns, cells, copies), False
 
 
 def _fit_linear(

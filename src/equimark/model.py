@@ -168,7 +168,7 @@ class LandmarkModel(Embedding):
         points: ArrayLike,
         names: Sequence[str] | None = None,
         *,
-        symmetric: Sequence[Pair] = (),
+        symmetric: Sequence[Pair] | str = (),
         direction: Direction = "auto",
         seed: int = 0,
         pairs: int = PAIRS,
@@ -179,7 +179,8 @@ class LandmarkModel(Embedding):
             images: N images of any sizes.
             points: labels (N, J, 2) in pixels of each image; NaN where not visible.
             names: of the J landmarks.
-            symmetric: pairs of landmarks that change places in a mirror, by names or numbers.
+            symmetric: pairs of landmarks that change places in a mirror, by names or numbers, or what
+                :meth:`equimark.symmetry.Symmetry.parse` takes, such as ``auto``.
             direction: in which things lie in the images: ``upright``, that is all alike, or ``any``.
             seed: of the warps; only those of a sparse run are fitted under warps.
             pairs: of warped views to fit to, at least.
@@ -193,8 +194,7 @@ class LandmarkModel(Embedding):
             raise ModelError(f"{len(images)} images need points of shape ({len(images)}, K, 2), got {labels.shape}")
         if names is not None and len(names) != labels.shape[1]:
             raise ModelError(f"{labels.shape[1]} landmarks were given {len(names)} names")
-        numbers = [str(k) for k in range(labels.shape[1])]
-        symmetry = Symmetry.of_pairs(symmetric, names or numbers) if symmetric else None
+        symmetry = _symmetry_of(symmetric, names or [str(k) for k in range(labels.shape[1])], labels)
         frames, placements = self.frames_of(images)
         in_frame = np.stack([place.to_frame(p) for place, p in zip(placements, labels, strict=True)])
         return fit_head(self, frames, in_frame, names, HeadSpec(symmetry, direction, pairs), seed=seed)
@@ -202,6 +202,12 @@ class LandmarkModel(Embedding):
     def _look(self, image: Image) -> tuple[Tensor, Placement]:
         frames, placements = self.frames_of([image])
         return self.features(frames), placements[0]
+
+
+def _symmetry_of(declared: Sequence[Pair] | str, names: Sequence[str], points: NDArray[np.float64]) -> Symmetry | None:
+    if isinstance(declared, str):
+        return Symmetry.parse(declared, names, points)
+    return Symmetry.of_pairs(declared, names) if declared else None
 
 
 def _describe_box(placement: Placement) -> str:

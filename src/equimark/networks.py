@@ -14,7 +14,7 @@ from .geometry import Cells, pixel_grid, sample
 Padding = Literal["zeros", "reflect", "replicate"]
 SupervisedName = Literal["supervised-smallnet", "supervised-smallnet-plus"]
 
-_Look = Callable[[Tensor], Tensor]
+Look = Callable[[Tensor], Tensor]
 
 _MEAN = (0.5084, 0.4224, 0.3769)
 _STD = (0.2599, 0.2371, 0.2323)
@@ -30,6 +30,7 @@ class Network(nn.Module):
     """
 
     cells: ClassVar[Cells]
+    early: ClassVar[int] = 0  # modules of the body, from the first on, that yield details; 0 if there are none
     mean: Tensor
     std: Tensor
 
@@ -43,7 +44,27 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Features (B, C, h, w) of ``images`` (B, 3, H, W) in [0, 1]; after them score maps of landmarks, if any."""
-        found: Tensor = self.body((images - self.mean) / self.std)
+        return self._scaled(self.body(self._standardised(images)))
+
+    def hypercolumns(self, images: Tensor) -> Tensor:
+        """Features (B, C, h, w) of ``images`` (B, 3, H, W) in [0, 1], and after them details (B, D, h, w).
+
+        Details are what an early layer of the same resolution has seen: little around a cell, but that exactly. What a
+        place is, features tell; where precisely it lies, details tell better (hypercolumns: Hariharan et al., 2015).
+        """
+        if not self.early:
+            found: Tensor = self(images)
+            return found[:, : self.channels]
+        assert isinstance(self.body, nn.Sequential)
+        details = self.body[: self.early](self._standardised(images))
+        features = self._scaled(self.body[self.early :](details))[:, : self.channels]
+        return torch.cat([features, details], 1)
+
+    def _standardised(self, images: Tensor) -> Tensor:
+        return (images - self.mean) / self.std
+
+    def _scaled(self, found: Tensor) -> Tensor:
+        """What the body finds, with features of the length wanted."""
         if self.vector_length is None:
             return found
         if found.shape[1] == self.channels:
@@ -73,6 +94,7 @@ class SmallNet(Network):
     """
 
     cells = Cells(stride=2, offset=0.5)
+    early = 7  # up to the second convolution, which sees 14 x 14 pixels
     body: nn.Sequential
 
     def __init__(
@@ -260,6 +282,7 @@ class Hourglass(Network):
     """
 
     cells = Cells(stride=2, offset=0.0)
+    early = 3  # the stem
 
     def __init__(self, channels: int, *, vector_length: float | None = None, landmarks: int = 0) -> None:
         _check_channels(channels)
@@ -321,7 +344,7 @@ def _bottlenecks(width: int, count: int = 4) -> nn.Sequential:
     return nn.Sequential(*(_Bottleneck(width, width) for _ in range(count)))
 
 
-def look_twice(look: _Look, images: Tensor, margin: int, stride: int) -> Tensor:
+def look_twice(look: Look, images: Tensor, margin: int, stride: int) -> Tensor:
     """Maps (B, C, h, w) of whole ``images`` (B, 3, H, W), of which the part within the margin is looked at by itself.
 
     Args:

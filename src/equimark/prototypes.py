@@ -1,8 +1,8 @@
-"""Named landmarks from few labels, on frozen descriptors."""
+"""Named landmarks from few labels, on a frozen network's descriptors and details."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -17,7 +17,7 @@ from .matching import Located, describe_points, similarity
 from .shapes import ShapePrior, search
 
 CONTEXT = 3  # cells: a template looks this far up, down, left and right of its landmark as well
-SHRINKAGE = 0.05  # of the covariance of descriptors, divided by the number of labelled images
+SHRINKAGE = 0.5  # of the covariance of descriptors, divided by the square of the number of labelled images
 SHARPNESS = 0.2  # of score maps: the log-ratio of two Gaussians is far too sure of itself
 NOISES = (0.75, 0.25, 1.5)  # cells, of the search: the first is for a single label
 FOLDS = 8  # of the labelled images, to see how wrong we are on images that we have not learned from
@@ -56,6 +56,8 @@ class PrototypeRegressor:
 
     From one label, 3 and 4 cannot be learned: the confidence is then the share of a score map's probability
     around the landmark.
+
+    What descriptors are called here may have details after them: see :meth:`equimark.networks.Network.hypercolumns`.
 
     Args:
         templates: (K, 5 C).
@@ -96,6 +98,11 @@ class PrototypeRegressor:
     def landmarks(self) -> int:
         """How many it locates."""
         return len(self.templates)
+
+    @property
+    def channels(self) -> int:
+        """C, of the features that it looks at."""
+        return self.templates.shape[1] // len(_SHIFTS)
 
     @classmethod
     def fit(cls, features: Tensor, points: Tensor, copies: int = 1) -> PrototypeRegressor:
@@ -148,7 +155,7 @@ class PrototypeRegressor:
             group: (N,) what is learned from an image counts as unseen by those of other numbers only.
         """
         visible = check_visible(points, f"{len(np.unique(group))} labelled images")
-        whitening = _Whitening.of(features)
+        whitening = _Whitening.of(features, len(np.unique(group)))
         described, side = _describe(features, points), max(features.shape[-2:])
         plain = cls._of_templates(described, points, whitening, side)
         if len(np.unique(group)) == 1:
@@ -209,6 +216,7 @@ class PrototypeRegressor:
         return _join([self._predict(part) for (part,) in _batches(features)])
 
     def _predict(self, features: Tensor) -> Located:
+        features = features[:, : self.channels]  # heads fitted by earlier versions know of no details, which come last
         scores = self.scores(features)
         found = search(self._prior, scores, float(self.noise))
         positions = found.positions
@@ -261,14 +269,13 @@ class _Whitening:
     precision: Tensor
 
     @classmethod
-    def of(cls, features: Tensor) -> _Whitening:
-        """Of ``features`` (N, C, h, w)."""
+    def of(cls, features: Tensor, images: int) -> _Whitening:
+        """Of ``features`` (N, C, h, w), which show so many different images."""
         chosen = features[torch.linspace(0, len(features) - 1, min(_MOST_FOR_COVARIANCE, len(features))).long()]
-        cells = torch.cat([_with_context(part).movedim(1, -1).flatten(0, 2) for (part,) in _batches(chosen)])
-        covariance = torch.cov(cells.mT).double()
-        ridge = SHRINKAGE / len(features) * covariance.diagonal().mean().clamp_min(1e-12)
+        mean, covariance = _moments(_with_context(part).movedim(1, -1).flatten(0, 2) for (part,) in _batches(chosen))
+        ridge = SHRINKAGE / images**2 * covariance.diagonal().mean().clamp_min(1e-12)
         precision = torch.linalg.inv(covariance + ridge * torch.eye(len(covariance), dtype=torch.float64))
-        return cls(cells.mean(0), precision.to(cells.dtype))
+        return cls(mean.to(torch.float32), precision.to(torch.float32))
 
     def discriminants(self, described: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
         """Templates (K, D) and offsets (K,) from what is seen (N, K, D) at labels, if ``visible`` (N, K)."""
@@ -276,6 +283,19 @@ class _Whitening:
         difference = (described * weight).sum(0) / weight.sum(0) - self.mean
         templates = SHARPNESS * difference @ self.precision
         return templates, -templates @ self.mean
+
+
+def _moments(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean (D,) and covariance (D, D) of the rows of all ``parts`` (M, D), in double precision."""
+    count, total, products, near = 0, torch.zeros(()), torch.zeros(()), None
+    for part in parts:
+        near = part.mean(0) if near is None else near  # products of numbers far from 0 would lose digits
+        part = part - near
+        count, total = count + len(part), total + part.sum(0, dtype=torch.float64)
+        products = products + (part.mT @ part).double()
+    assert near is not None
+    mean = total / count
+    return near + mean, (products - count * torch.outer(mean, mean)) / (count - 1)
 
 
 def _batches(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:

@@ -1,4 +1,4 @@
-"""Landmarks that change places in a mirror: declared in pairs, and labels that have them exchanged."""
+"""Landmarks that change places in a mirror: in pairs, declared or shown by labels, and labels that exchange them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from .landmarks import Floats, LandmarkError, few, quote
 from .matching import Located
 
 Pair = tuple[str | int, str | int]
+_Shapes = NDArray[np.complex128]
 
 CLEARLY = 4.0  # times smaller: the squared distances that make labels fit better with a pair exchanged
 UNUSUAL = 9.0  # times the median over the images: squared distances that need an explanation
 TOO_NEAR = 0.25  # of their usual distance: landmarks of a pair found nearer are probably found at one place
+ITSELF = 0.1  # of that distance, root mean square: a shape that lies as near to its mirror image is its own
 _SLACK = 0.02  # of the root mean square distance from the centre: within, a label is always as good as another
 _ROUNDS = 5  # in which shapes are aligned to their median
+_AXES = 36  # of reflection that are tried
 _LEAST = 3  # labelled images: of two that differ, neither is the odd one
 
 # A side in a name: the word anywhere, or its first letter apart from others (l_eye, eye-L, eyeL, lEye).
@@ -72,20 +75,28 @@ class Symmetry:
         return cls(tuple(partner))
 
     @classmethod
-    def parse(cls, text: str, labels: Sequence[str]) -> Symmetry:
-        """The symmetry that ``left eye=right eye, left ear=right ear`` declares; ``auto`` takes it from the names.
+    def parse(cls, text: str, labels: Sequence[str], points: Floats) -> Symmetry:
+        """The symmetry that ``left eye=right eye, left ear=right ear`` declares.
+
+        ``auto`` takes it from the names, or if no two of them are of a left and a right one, from the labelled shapes.
+
+        Args:
+            text: what is declared.
+            labels: names or numbers of K landmarks.
+            points: labels (N, K, 2) in pixels of the images; NaN where not visible.
 
         Raises:
-            LandmarkError: as :meth:`of_pairs`, or if the text says something else, or the names say nothing.
+            LandmarkError: as :meth:`of_pairs`, or if the text says something else, or names and shapes say nothing.
         """
         if text.strip() == "auto":
-            proposed = propose(labels)
-            if not proposed:
+            told: Sequence[Pair] = pairs_of_names(labels) or pairs_of_shapes(points)
+            if not told:
                 raise LandmarkError(
-                    f"no two of the landmarks {few(labels)} have names of a left and a right one; write the pairs as "
+                    f"no two of the landmarks {few(labels)} have names of a left and a right one, and the labelled "
+                    "shapes are not clearly their own mirror images; write the pairs as "
                     "'left eye=right eye, left ear=right ear', by name or by number"
                 )
-            return cls.of_pairs(proposed, labels)
+            return cls.of_pairs(told, labels)
         pairs = [tuple(side.strip() for side in part.split("=")) for part in text.split(",") if part.strip()]
         if not pairs or any(len(pair) != 2 for pair in pairs):
             raise LandmarkError(
@@ -105,7 +116,7 @@ class Symmetry:
         return mirrored
 
 
-def propose(labels: Sequence[str]) -> tuple[tuple[str, str], ...]:
+def pairs_of_names(labels: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """The pairs of landmarks whose names differ by left and right, or l and r, in this order."""
     known = set(labels)
     others = {label: _SIDE.sub(lambda side: _OTHER_SIDE[side[0]], label) for label in labels}
@@ -114,6 +125,47 @@ def propose(labels: Sequence[str]) -> tuple[tuple[str, str], ...]:
         if other != label and other in known and (other, label) not in found:
             found.append((label, other))
     return tuple(found)
+
+
+def pairs_of_shapes(points: Floats) -> tuple[tuple[int, int], ...]:
+    """The pairs of landmarks that change places when the usual labelled shape is laid onto its mirror image.
+
+    There are none unless it then nearly coincides with itself, and does so in one way only, as a square does not. Few
+    faces seen from the side are not symmetric enough; the usual shape of several faces is.
+
+    Args:
+        points: labels (N, K, 2) in pixels of the images; NaN where not visible.
+    """
+    shapes = points[..., 0] + 1j * points[..., 1]
+    usual = _usual_shape(shapes)
+    if not np.isfinite(usual).all():
+        return ()
+    usual = usual - usual.mean()
+    near = ITSELF**2 * np.square(np.abs(usual)).mean()
+    tried = dict(_reflect(usual, angle) for angle in np.arange(_AXES) * (2 * np.pi / _AXES))
+    partners = [np.array(partner) for partner, misfit in tried.items() if misfit <= near]
+    if len(partners) != 1 or (partners[0][partners[0]] != np.arange(len(usual))).any():
+        return ()
+    return Symmetry(tuple(partners[0].tolist())).pairs
+
+
+def _reflect(shape: _Shapes, angle: float) -> tuple[tuple[int, ...], float]:
+    """Which landmark of a centred shape (K,) each becomes when it is mirrored, and by how much it then misses it.
+
+    The mirror image lies at ``angle`` first, and then as near as it can to the landmarks that it has come to lie on.
+
+    Returns:
+        The landmarks, and the mean squared distance to them.
+    """
+    from scipy.optimize import linear_sum_assignment  # a third of a second to import, which few need
+
+    factor = np.exp(1j * angle)
+    for _ in range(_ROUNDS):
+        mirrored = factor * shape.conj()
+        partner = linear_sum_assignment(np.square(np.abs(mirrored[:, None] - shape)))[1]
+        factor = np.exp(1j * np.angle((shape * shape[partner]).sum()))
+    misfit = np.square(np.abs(factor * shape.conj() - shape[partner])).mean()
+    return tuple(partner.tolist()), float(misfit)
 
 
 def _find(which: str | int, labels: Sequence[str]) -> int:
@@ -182,9 +234,6 @@ def describe_swap(swap: Swap, image: str, labels: Sequence[str]) -> str:
         return f"{image}: left and right seem to be exchanged, compared with the other labelled images"
     what = ", ".join(f"{labels[a]} and {labels[b]}" for a, b in swap.pairs)
     return f"{image}: {what} seem to be exchanged, compared with the other labelled images"
-
-
-_Shapes = NDArray[np.complex128]
 
 
 def _usual_shape(shapes: _Shapes) -> _Shapes:

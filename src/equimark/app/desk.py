@@ -24,7 +24,7 @@ from equimark.app.exploring import Point, Question, Sight
 from equimark.app.gallery import Catalogue, Filter, Order, disagreements
 from equimark.app.history import UNSAID, Change, Said, Side
 from equimark.app.pictures import Pictures
-from equimark.app.remarks import Exchange
+from equimark.app.remarks import Exchange, Pair
 from equimark.app.session import Labels, Landmark, Mark, Session, work_folder
 from equimark.app.store import Store
 from equimark.app.vision import SparseVision, vision_of
@@ -85,7 +85,7 @@ class Desk:
             dtype=vision.dtype,
             summary=vision.summary,
         )
-        self._exchanges: tuple[Labels, list[Exchange]] = Labels(), []
+        self._latest_remarks: tuple[Labels, tuple[list[Pair], list[Exchange]]] = Labels(), ([], [])
         self.engine = Engine(vision, self.pictures, store)
         self.engine.learn(self.session.labels)
 
@@ -138,10 +138,10 @@ class Desk:
         }
 
     def _remarks(self, labels: Labels) -> Json:
-        """Names that look like a pair, and images whose labels seem to have pairs exchanged."""
-        pictures = self.pictures
+        """Points that look like a pair, and images whose labels seem to have pairs exchanged."""
+        pictures, (pairs, exchanges) = self.pictures, self._remarked(labels)
         return {
-            "pairs": [{"key": remarks.key_of_pair(pair), "pair": pair} for pair in remarks.find_pairs(labels)],
+            "pairs": [{"key": remarks.key_of_pair(pair), "pair": pair} for pair in pairs],
             "exchanges": [
                 {
                     "key": each.key,
@@ -149,16 +149,17 @@ class Desk:
                     "pairs": each.pairs,
                     "whole": each.whole,
                 }
-                for each in self._find_exchanges(labels)
+                for each in exchanges
             ],
         }
 
-    def _find_exchanges(self, labels: Labels) -> list[Exchange]:
+    def _remarked(self, labels: Labels) -> tuple[list[Pair], list[Exchange]]:
         """Of labels; of the same ones found only once."""
-        known, found = self._exchanges
+        known, found = self._latest_remarks
         if labels is not known:
-            found = remarks.find_exchanges(labels, self.pictures.names)
-            self._exchanges = labels, found
+            names = self.pictures.names
+            found = remarks.find_pairs(labels, names), remarks.find_exchanges(labels, names)
+            self._latest_remarks = labels, found
         return found
 
     def progress(self) -> Json:
@@ -226,7 +227,7 @@ class Desk:
             predictions.mean_confidence(),
             disagreements(labels, names, predictions),
             frozenset(self.engine.unreadable),
-            frozenset(self.pictures.index_of_name[each.image] for each in self._find_exchanges(labels)),
+            frozenset(self.pictures.index_of_name[each.image] for each in self._remarked(labels)[1]),
         )
         low = catalogue.usual_low if low is None else low
         chosen = catalogue.select(which, order, search=search, low=low, seed=seed)

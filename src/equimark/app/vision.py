@@ -1,7 +1,7 @@
 """What a model sees of images, kept as arrays: matching, heat maps, colour maps, fitting and predicting.
 
-A *record* is what is kept of an image: the descriptors (C, h, w) of a dense or DVE run in half precision, or the
-landmarks (K, 3) of a sparse run: x and y in cells of the whole frame, and confidence.
+A *record* is what is kept of an image: the descriptors of a dense or DVE run, and details after them (C + D, h, w), in
+half precision, or the landmarks (K, 3) of a sparse run: x and y in cells of the whole frame, and confidence.
 """
 
 from __future__ import annotations
@@ -75,18 +75,18 @@ class DenseVision:
     def __init__(self, model: LandmarkModel, direction: Direction = "auto") -> None:
         self.model, self.direction = model, direction
         size = model.frame.size
-        features = model.features(torch.zeros(1, 3, size, size, dtype=torch.uint8))
-        self.shape = tuple(features.shape[1:])
+        columns = model.hypercolumns(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+        self.shape = tuple(columns.shape[1:])
         self.dtype: DTypeLike = np.float16
-        self.summary = self.shape[0]
+        self.summary = model.network.channels
 
     def look(self, frames: Tensor) -> NDArray[Any]:
-        """Descriptors (B, C, h, w), half precision."""
-        return self.model.features(frames).half().numpy()
+        """Hypercolumns (B, C + D, h, w), half precision."""
+        return self.model.hypercolumns(frames).half().numpy()
 
     def summarise(self, records: NDArray[Any]) -> NDArray[np.float32]:
         """The mean descriptor."""
-        return np.asarray(records.mean((2, 3), dtype=np.float32))
+        return np.asarray(records[:, : self.summary].mean((2, 3), dtype=np.float32))
 
     def fit(
         self, lesson: Lesson, mirror: Symmetry | None, records: Callable[[], NDArray[Any]], frames: Callable[[], Tensor]
@@ -97,13 +97,13 @@ class DenseVision:
             return fit_head(self.model, frames(), points, lesson.landmarks, HeadSpec(mirror, "any"))
         if mirror is not None:
             points = np.concatenate([points, mirror.mirror(points, self.model.frame.size)])
-        features = torch.from_numpy(records())
-        regressor, mirrored = fit_prototypes(self.model, features, points, mirror is not None)
+        columns = torch.from_numpy(records())
+        regressor, mirrored = fit_prototypes(self.model, columns, points, mirror is not None)
         return Head(self.model, regressor, lesson.landmarks, lesson.symmetry, mirrored)
 
     def predict(self, head: Head, records: NDArray[Any], placements: Sequence[Placement]) -> Found:
         """As of ``head.detect_framed``, for things that stand upright."""
-        return self.model.in_image(head.name_places(_features(records)), placements)
+        return self.model.in_image(head.name_places(_tensor(records)), placements)
 
     def own_landmarks(self, frames: Tensor, placements: Sequence[Placement]) -> Found:
         """The landmarks (B, K, 2) in image pixels that the run has beside descriptors, and their confidence (B, K)."""
@@ -113,20 +113,20 @@ class DenseVision:
         """The descriptor (C,) at a point in pixels of an image; beyond the frame that of its border."""
         in_frame = torch.from_numpy(placement.to_frame(np.array(point))).float()
         cells = self.model.network.cells.to_cells(in_frame)
-        return matching.describe_points(_features(record[None]), cells[None, None])[0, 0]
+        return matching.describe_points(self._descriptors(record[None]), cells[None, None])[0, 0]
 
     def find(
         self, descriptors: Tensor, records: NDArray[Any], placements: Sequence[Placement]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]:
         """Where descriptors (P, C) lie: (B, P, 2) in image pixels, confidence (B, P), heat maps (B, P, h, w)."""
-        features = _features(records)
+        features = self._descriptors(records)
         scores = matching.similarity(descriptors, features)
         points, confidence = self.model.in_image(matching.locate(scores), placements)
         return points, confidence, geometry.spatial_softmax(scores).numpy()
 
     def colour_by(self, descriptors: Tensor, colours: NDArray[np.uint8], records: NDArray[Any]) -> NDArray[np.uint8]:
         """Each cell in the colour of the descriptor (P, C) that is nearest to its own: (B, h, w, 3) of (P, 3)."""
-        features = _features(records)
+        features = self._descriptors(records)
         cosines = matching.cosine_similarity(descriptors, features)
         nearest: NDArray[np.int64] = cosines.argmax(1).numpy()
         return np.asarray(colours[nearest])
@@ -137,7 +137,11 @@ class DenseVision:
         step = max(1, round((height * width / _REFERENCES) ** 0.5))
         rows, columns = np.mgrid[0:height:step, 0:width:step].reshape(2, -1)
         colours = position_colours(np.stack([columns, rows], -1), (height, width))
-        return _features(record)[:, rows, columns].mT, (colours * 255).round().astype(np.uint8)
+        return self._descriptors(record[None])[0, :, rows, columns].mT, (colours * 255).round().astype(np.uint8)
+
+    def _descriptors(self, records: NDArray[Any]) -> Tensor:
+        """Descriptors (B, C, h, w) of ``records`` (B, C + D, h, w)."""
+        return _tensor(records[:, : self.model.network.channels])
 
 
 class SparseVision:
@@ -200,7 +204,7 @@ def heat_bytes(heat: NDArray[np.floating]) -> NDArray[np.uint8]:
     return np.asarray((255 * (1 - np.log(share.clip(_COLD)) / np.log(_COLD))).round(), np.uint8)
 
 
-def _features(records: NDArray[Any]) -> Tensor:
+def _tensor(records: NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(records)).float()
 
 

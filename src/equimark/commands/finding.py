@@ -23,9 +23,10 @@ from equimark.model import LandmarkModel
 from equimark.packs import PackedImages, is_pack
 from equimark.prediction import Matcher, Prediction
 from equimark.regression import LinearRegressor, contributions
-from equimark.symmetry import Symmetry, describe_swap, find_swaps
+from equimark.symmetry import Symmetry, describe_swap, find_swaps, pairs_of_names, pairs_of_shapes
 
 _MOST_TO_DISCOVER = 200  # images
+_FEW = 10  # labelled images: with so many, mirror images may help
 _MOST_NAMED = 10  # images that could not be read: a video that is cut short lacks thousands of frames
 
 
@@ -195,10 +196,15 @@ def _images(count: int, kind: str = "") -> str:
 
 
 def _symmetry_of(declared: str | None, table: LandmarkTable) -> Symmetry | None:
-    """The symmetry that is declared; says which pairs it has, and where labels seem to have them exchanged."""
+    """The symmetry that is declared; says which pairs it has, and where labels seem to have them exchanged.
+
+    If none is, though few labels show one, it says that.
+    """
     if declared is None:
+        if len(table) <= _FEW and (pairs_of_names(table.labels) or pairs_of_shapes(table.points)):
+            print("these landmarks have a left and a right: with --symmetric auto, fewer labels may do")
         return None
-    symmetry = Symmetry.parse(declared, table.labels)
+    symmetry = Symmetry.parse(declared, table.labels, table.points)
     print("symmetric: " + ", ".join(f"{table.labels[a]} = {table.labels[b]}" for a, b in symmetry.pairs))
     swaps = find_swaps(table.points, symmetry)
     mention(describe_swap(swap, table.images[swap.row], table.labels) for swap in swaps)
